@@ -1,0 +1,98 @@
+"""Everything that a user can cause to go wrong, under one base class, each with a reason code."""
+
+from enum import Enum
+
+
+class Reason(str, Enum):
+    """Why a node was refused or failed: the code that stands in ``results.csv`` before the sentence.
+
+    Codes are part of the interface: scripts filter on them, so an existing one is never renamed.
+    """
+
+    # the image
+    FILE_MISSING = "file_missing"
+    UNKNOWN_IMAGE = "unknown_image"
+    AMBIGUOUS_IMAGE = "ambiguous_image"
+    NOT_DICOM = "not_dicom"
+    TRUNCATED = "truncated"
+    UNREADABLE = "unreadable"
+    NO_PIXELS = "no_pixels"
+    NO_DECODER = "no_decoder"
+    NOT_CT = "not_ct"
+    LOCALIZER = "localizer"
+    COLOUR = "colour"
+    MONOCHROME1 = "monochrome1"
+    NOT_AXIAL = "not_axial"
+    NO_PIXEL_SPACING = "no_pixel_spacing"
+    BAD_PIXEL_SPACING = "bad_pixel_spacing"
+    ABSURD_SIZE = "absurd_size"
+    BAD_RESCALE = "bad_rescale"
+    NO_SUCH_FRAME = "no_such_frame"
+    # the node
+    NODE_NOT_A_NUMBER = "node_not_a_number"
+    NODE_OUTSIDE_IMAGE = "node_outside_image"
+    NODE_IN_PADDING = "node_in_padding"
+    # the server
+    SERVER_AWAY = "server_away"
+    SERVER_NOT_READY = "server_not_ready"
+    SERVER_TIMEOUT = "server_timeout"
+    SERVER_ERROR = "server_error"
+    MODEL_MISSING = "model_missing"
+    OTHER_BUNDLE = "other_bundle"
+    BAD_ANSWER = "bad_answer"
+
+
+class LymphcadError(Exception):
+    """Base of all errors that a user can cause; the message is one sentence: what was found, expected, to do."""
+
+
+class CommandError(LymphcadError):
+    """The command was wrong as a whole (exit code 2): a folder that is not there, options that exclude each other."""
+
+
+class TableError(CommandError):
+    """A node or cohort table that cannot be used as a whole: a column is missing, it is empty or not text."""
+
+
+class BundleError(CommandError):
+    """A bundle that is incomplete, of another version, or whose files do not match their digests."""
+
+
+class Refusal(LymphcadError):
+    """One image or node that is not scored, with the reason code; the rest of the batch goes on.
+
+    Parameters
+    ----------
+    reason
+        The code.
+    message
+        The sentence.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Return ``code: sentence``, as it stands in ``results.csv``."""
+        return f"{self.reason.value}: {super().__str__()}"
+
+
+class ServerError(LymphcadError):
+    """The server is away, not ready, lacks the model, serves another bundle or answers with something else.
+
+    Parameters
+    ----------
+    reason
+        The code.
+    message
+        The sentence.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Return ``code: sentence``, as it stands in ``results.csv``."""
+        return f"{self.reason.value}: {super().__str__()}"
