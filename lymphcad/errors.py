@@ -29,6 +29,7 @@ class Reason(str, Enum):
     BAD_RESCALE = "bad_rescale"
     NO_SUCH_FRAME = "no_such_frame"
     # the node
+    BAD_ROW = "bad_row"
     NODE_NOT_A_NUMBER = "node_not_a_number"
     NODE_OUTSIDE_IMAGE = "node_outside_image"
     NODE_IN_PADDING = "node_in_padding"

@@ -1,0 +1,1 @@
+"""Scorers, and the scoring of tables with them."""

@@ -1,0 +1,1 @@
+"""Weights to a bundle: the graphs as ONNX, and ``bundle.json``."""

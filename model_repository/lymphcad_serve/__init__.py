@@ -1,0 +1,1 @@
+"""Triton: complete model repositories, and the server that runs one on this machine."""

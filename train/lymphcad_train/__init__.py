@@ -1,0 +1,1 @@
+"""Cohort to weights: the networks, and the preprocessing that every stage executes."""

@@ -1,0 +1,33 @@
+# `make test` needs Python 3.10 to 3.12 and, for its system packages, apt-get (or what it names, installed by hand).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: test lint pytest system clean
+
+test: system $(VENV)/.dev lint pytest
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps torchvision
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# dciodvfy checks the phantom's files, dcmcjpeg makes JPEG lossless ones; without them those tests skip, and CI fails.
+system:
+	@command -v dciodvfy >/dev/null && command -v dcmcjpeg >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get \
+	  >/dev/null && apt-get update -qq && apt-get install -y -qq dicom3tools dcmtk >/dev/null; } \
+	  || echo "install dicom3tools and dcmtk to run every test"
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+pytest:
+	$(BIN)/python -m pytest -q
+
+clean:
+	rm -rf $(VENV)

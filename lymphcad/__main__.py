@@ -1,0 +1,5 @@
+"""``python -m lymphcad``."""
+
+from lymphcad.cli import main
+
+main()

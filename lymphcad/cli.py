@@ -1,0 +1,100 @@
+"""The ``lymphcad`` command. Each stage registers its subcommands as entry points; one is loaded when it is called."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.metadata import EntryPoint, entry_points, requires
+from typing import TYPE_CHECKING, Any
+
+import click
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+from typer.main import get_command_from_info
+from typer.models import CommandInfo
+
+import lymphcad
+from lymphcad.errors import LymphcadError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+GROUP = "lymphcad.commands"
+WRONG_COMMAND = 2
+
+
+class _Stages(TyperGroup):
+    """Finds subcommands by entry point."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return sorted(entry_points(group=GROUP).names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        found: Iterable[EntryPoint] = entry_points(group=GROUP, name=cmd_name)
+        for entry in found:
+            info = CommandInfo(name=cmd_name, callback=entry.load())
+            return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+        return None
+
+
+app = typer.Typer(cls=_Stages, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"lymphcad {lymphcad.__version__}. {lymphcad.RESEARCH_USE_ONLY}.")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """LymphCAD: computer-aided diagnosis of cervical lymph node metastasis on CT.
+
+    Research use only; not a medical device.
+    """
+    del version
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run a command, and end it with one sentence where the user can have caused the error.
+
+    Parameters
+    ----------
+    arguments
+        In place of the process's own.
+
+    Raises
+    ------
+    SystemExit
+        0 done, 2 the command was wrong, 3 some items were not scored, 4 a proof failed, 130 interrupted.
+    """
+    try:
+        app(args=arguments, prog_name="lymphcad")
+    except LymphcadError as error:
+        _say(str(error))
+        sys.exit(WRONG_COMMAND)
+    except ModuleNotFoundError as error:
+        extra = extra_for(error.name or "")
+        if extra is None:
+            raise
+        _say(f"this command needs the package {error.name}: pip install 'lymphcad[{extra}]'")
+        sys.exit(WRONG_COMMAND)
+
+
+def extra_for(module: str) -> str | None:
+    """Return the first extra of the distribution that brings a module's package, or None."""
+    wanted = module.split(".")[0].replace("_", "-").lower()
+    for line in requires("lymphcad") or []:
+        match = re.match(r"""([A-Za-z0-9._-]+).*extra == ['"]([a-z-]+)['"]""", line)
+        if match and match[1].lower() in (wanted, {"sklearn": "scikit-learn"}.get(wanted)):
+            return match[2]
+    return None
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"lymphcad: {message}", markup=False)

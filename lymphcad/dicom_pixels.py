@@ -1,0 +1,340 @@
+"""Stored pixel values of one frame, native or encapsulated, and their way to Hounsfield units."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder, pixel_array
+from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes, RLELossless
+
+from lymphcad.errors import Reason, Refusal
+from lymphcad.slice import PADDING_HU
+
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
+
+    import numpy.typing as npt
+
+    from lymphcad.dicom_header import Header
+
+_MAX_HU = int(np.iinfo(np.int16).max)
+_MIN_HU = PADDING_HU + 1
+_ITEM, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """The Image Pixel module (PS3.3, C.7.6.3), as far as it matters to a CT.
+
+    Attributes
+    ----------
+    rows, columns
+        Pixels.
+    frames
+        NumberOfFrames (0028,0008), 1 if absent.
+    bits_allocated, bits_stored
+        Bits of a pixel's cell, and those of them that hold its value (the lowest ones).
+    is_signed
+        PixelRepresentation (0028,0103) is 1: two's complement.
+    """
+
+    rows: int
+    columns: int
+    frames: int
+    bits_allocated: int
+    bits_stored: int
+    is_signed: bool
+
+    @property
+    def frame_bytes(self) -> int:
+        """Length of one uncompressed frame, bytes."""
+        return self.rows * self.columns * self.bits_allocated // 8
+
+
+def check_pixel_data(header: Header, pixels: PixelFormat) -> None:
+    """Check that the pixel data can be decoded and hold all frames, without decoding any.
+
+    Parameters
+    ----------
+    header
+        The open file, which has pixel data.
+    pixels
+        Their format.
+
+    Raises
+    ------
+    Refusal
+        ``no_decoder``, ``truncated``, ``absurd_size`` (more frames than the data can hold) or ``unreadable``.
+    """
+    syntax = header.transfer_syntax
+    try:
+        is_encapsulated, has_decoder = syntax.is_encapsulated, get_decoder(syntax).is_available
+    except (ValueError, NotImplementedError):  # not a transfer syntax, or one that pydicom does not know
+        has_decoder = False
+    if not has_decoder:
+        raise Refusal(
+            Reason.NO_DECODER,
+            f"no installed decoder reads the transfer syntax {syntax.name}: send the image uncompressed"
+            " (Explicit VR Little Endian) or as lossless JPEG, JPEG-LS, JPEG 2000 or RLE",
+        )
+    if is_encapsulated:
+        _check_encapsulated(header, pixels)
+    else:
+        _check_native(header, pixels)
+
+
+def stored_values(header: Header, pixels: PixelFormat, index: int) -> npt.NDArray[Any]:
+    """Return the stored values of one frame; no other frame is decoded.
+
+    Parameters
+    ----------
+    header
+        The open file, which has passed `check_pixel_data`.
+    pixels
+        Their format.
+    index
+        The frame, from 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        Integers [rows, columns], each within `bits_stored` bits; may be read-only.
+
+    Raises
+    ------
+    Refusal
+        ``truncated``, ``absurd_size`` (a compressed image larger than the header says) or ``unreadable``.
+    """
+    is_encapsulated = header.transfer_syntax.is_encapsulated
+    if is_encapsulated and header.transfer_syntax != RLELossless:
+        _check_codestream(header, pixels, index)
+    if not is_encapsulated and header.transfer_syntax != ExplicitVRBigEndian and pixels.bits_allocated in (8, 16):
+        values = _native(header, pixels, index)
+    else:
+        header.stream.seek(0)
+        values = pixel_array(header.stream, index=index)
+    if values.shape != (pixels.rows, pixels.columns) or values.dtype.kind not in "iu":
+        raise Refusal(
+            Reason.UNREADABLE,
+            f"the decoded pixels are {values.dtype} {values.shape}, and the header says integers"
+            f" ({pixels.rows}, {pixels.columns}): export the image again",
+        )
+    return _within_bits_stored(values, pixels)
+
+
+def _native(header: Header, pixels: PixelFormat, index: int) -> npt.NDArray[Any]:
+    """Read one little-endian frame (PS3.5, section 8.1.1 and annex A.2)."""
+    assert header.pixel_offset is not None  # noqa: S101 - the caller has refused a file without pixel data
+    header.stream.seek(header.pixel_offset + index * pixels.frame_bytes)
+    data = header.stream.read(pixels.frame_bytes)
+    if len(data) < pixels.frame_bytes:  # cut off since `_check_native`
+        raise _short(len(data), pixels.frame_bytes)
+    dtype = f"<{'i' if pixels.is_signed else 'u'}{pixels.bits_allocated // 8}"
+    return np.frombuffer(data, dtype).reshape(pixels.rows, pixels.columns)
+
+
+def _check_native(header: Header, pixels: PixelFormat) -> None:
+    """Refuse native pixel data that are shorter than their frames."""
+    if header.pixel_length is None or header.pixel_offset is None:
+        raise Refusal(
+            Reason.UNREADABLE,
+            "PixelData (7FE0,0010) has no length, which only compressed pixels may lack: export the image again",
+        )
+    expected = pixels.frame_bytes * pixels.frames
+    if header.pixel_length < expected and pixels.frames > 1:
+        raise Refusal(
+            Reason.ABSURD_SIZE,
+            f"NumberOfFrames (0028,0008) is {pixels.frames}, but PixelData (7FE0,0010) holds"
+            f" {header.pixel_length // pixels.frame_bytes} frames: export the series again",
+        )
+    actual = min(header.pixel_length, header.size - header.pixel_offset)
+    if actual < expected:
+        raise _short(actual, expected)
+
+
+def _short(actual: int, expected: int) -> Refusal:
+    return Refusal(
+        Reason.TRUNCATED,
+        f"PixelData (7FE0,0010) holds {actual} bytes, and the image needs {expected}: the file is cut off or damaged,"
+        " so send it again",
+    )
+
+
+def _check_encapsulated(header: Header, pixels: PixelFormat) -> None:
+    """Refuse fragments (PS3.5, section A.4) that are cut off, or fewer than the frames."""
+    if header.pixel_offset is None or header.pixel_length is not None:
+        raise Refusal(
+            Reason.UNREADABLE,
+            "PixelData (7FE0,0010) is not in fragments, as compressed pixels must be: export the image again",
+        )
+    fragments = _count_fragments(header.stream, header.pixel_offset, header.size)
+    if fragments < pixels.frames:
+        raise Refusal(
+            Reason.ABSURD_SIZE if pixels.frames > 1 else Reason.NO_PIXELS,
+            f"NumberOfFrames (0028,0008) is {pixels.frames}, but PixelData (7FE0,0010) holds {fragments} fragments:"
+            " export the image again",
+        )
+
+
+def _check_codestream(header: Header, pixels: PixelFormat, index: int) -> None:
+    """Refuse a compressed frame of another size than the header's, or without an end.
+
+    Decoders allocate what a code stream asks for, and fill the missing end of an image with whatever they have.
+    """
+    header.stream.seek(header.pixel_offset or 0)
+    data = get_frame(header.stream, index, number_of_frames=pixels.frames, extended_offsets=_offsets(header))
+    size = _codestream_size(data, is_jpeg2000=header.transfer_syntax in JPEG2000TransferSyntaxes)
+    if size is not None and size != (pixels.rows, pixels.columns):
+        raise Refusal(
+            Reason.ABSURD_SIZE,
+            f"the compressed image has {size[0]} rows and {size[1]} columns, and the header says {pixels.rows} and"
+            f" {pixels.columns}: export the image again",
+        )
+    # Both families end in FF D9 (EOI, EOC), and a fragment may be padded to an even length.
+    if size is not None and not data[-64:].rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise Refusal(
+            Reason.TRUNCATED, "the compressed image has no end marker, so it is cut off or damaged: send it again"
+        )
+
+
+def _offsets(header: Header) -> tuple[bytes, bytes] | None:
+    """Return the Extended Offset Table (7FE0,0001) and its lengths (7FE0,0002), if the file has them."""
+    items = [header.elements.get_item(tag) for tag in (0x7FE00001, 0x7FE00002)]
+    return None if None in items else (items[0].value, items[1].value)
+
+
+def _count_fragments(stream: BinaryIO, offset: int, size: int) -> int:
+    """Walk over the items from the Basic Offset Table to the delimiter, without reading them, and count fragments."""
+    count = -1  # the first item is the Basic Offset Table
+    while True:
+        stream.seek(offset)
+        if len(start := stream.read(8)) < 8:
+            raise _cut_off()
+        group, element, length = struct.unpack("<HHL", start)
+        if (tag := group << 16 | element) == _SEQUENCE_END:
+            return max(count, 0)
+        if tag != _ITEM or length == 0xFFFFFFFF:
+            raise Refusal(Reason.UNREADABLE, "the fragments of PixelData (7FE0,0010) are damaged: send the image again")
+        offset += 8 + length
+        if offset > size:
+            raise _cut_off()
+        count += 1
+
+
+def _cut_off() -> Refusal:
+    return Refusal(
+        Reason.TRUNCATED, "the file ends within its compressed pixels, so it is cut off or damaged: send it again"
+    )
+
+
+def _codestream_size(data: bytes, *, is_jpeg2000: bool) -> tuple[int, int] | None:
+    """Return (rows, columns) from a JPEG, JPEG-LS or JPEG 2000 code stream; None if it does not start like one."""
+    if is_jpeg2000:
+        # ISO 15444-1, A.5.1: SOC, then SIZ with the extent of the grid and the image's offset on it. A stream in a JP2
+        # file (which the standard forbids, and some writers send) has its boxes first.
+        start = data.find(b"\xff\x4f\xff\x51", 0, 512)
+        if start < 0 or len(data) < start + 24:
+            return None
+        width, height, left, top = struct.unpack_from(">4L", data, start + 8)
+        return height - top, width - left
+    if data[:2] != b"\xff\xd8":
+        return None
+    # ISO 10918-1, B.1.1 and B.2.2: segments up to the frame header (SOF, or SOF55 of JPEG-LS).
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            rows, columns = struct.unpack_from(">HH", data, at + 5)
+            return rows, columns
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def _within_bits_stored(values: npt.NDArray[Any], pixels: PixelFormat) -> npt.NDArray[Any]:
+    """Extend the sign from BitsStored (0028,0101), and refuse values that need more bits than that.
+
+    Unused bits are zero or the extended sign (PS3.5, section 8.1.1), but old files keep an overlay there, and some
+    writers say 12 bits and store 16. Which of the two it is cannot be told, and either reading would make up HU.
+    """
+    bits = pixels.bits_stored
+    if bits == values.dtype.itemsize * 8:
+        return values
+    low, high = int(values.min()), int(values.max())
+    if pixels.is_signed:
+        if -(1 << (bits - 1)) <= low and high < 1 << (bits - 1):
+            return values
+        if low >= 0 and high < 1 << bits:
+            unused = values.dtype.itemsize * 8 - bits
+            return (values << unused) >> unused
+    elif low >= 0 and high < 1 << bits:
+        return values
+    raise Refusal(
+        Reason.UNREADABLE,
+        f"pixels hold values from {low} to {high}, which do not fit in BitsStored (0028,0101) = {bits}"
+        f" ({'signed' if pixels.is_signed else 'unsigned'}): export the image again, without burnt-in overlays",
+    )
+
+
+def hounsfield(
+    stored: npt.NDArray[Any], slope: float, intercept: float, padding: tuple[int, int] | None
+) -> npt.NDArray[np.int16]:
+    """Rescale stored values to Hounsfield units (PS3.3, C.11.1), rounded, and clipped to what int16 holds.
+
+    Parameters
+    ----------
+    stored
+        Integers [rows, columns].
+    slope, intercept
+        RescaleSlope (0028,1053), not 0, and RescaleIntercept (0028,1052), HU.
+    padding
+        Lowest and highest stored value that mean padding, both included; None if the file declares none.
+
+    Returns
+    -------
+    numpy.ndarray
+        int16 [rows, columns], HU; `PADDING_HU` where padded, and nowhere else.
+    """
+    hu = _rescaled_by_integers(stored, slope, intercept)
+    if hu is None:
+        with np.errstate(over="ignore"):  # infinity is clipped, too
+            values = stored * np.float64(slope) + np.float64(intercept)
+        hu = np.clip(np.rint(values), _MIN_HU, _MAX_HU).astype(np.int16)
+    if padding is not None:
+        first, last = padding
+        hu[stored == first if first == last else (stored >= first) & (stored <= last)] = PADDING_HU
+    return hu
+
+
+def _rescaled_by_integers(stored: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArray[np.int16] | None:
+    """Rescale in integers; None if slope or intercept is not whole, or too large."""
+    if slope != math.floor(slope) or intercept != math.floor(intercept):
+        return None
+    factor, offset = int(slope), int(intercept)
+    low, high = int(stored.min()), int(stored.max())
+    ends = (low * factor + offset, high * factor + offset)
+    if min(ends) >= _MIN_HU and max(ends) <= _MAX_HU:
+        # All results fit in int16, so steps on the way there may wrap around: arithmetic modulo 65536 is exact.
+        hu = stored.astype(np.int16)
+        if factor != 1:
+            hu *= _wrapped(factor)
+        hu += _wrapped(offset)
+        return hu
+    if max(abs(low), abs(high)) * abs(factor) + abs(offset) >= 2**63:
+        return None
+    values = stored.astype(np.int64)
+    values *= factor
+    values += offset
+    return np.clip(values, _MIN_HU, _MAX_HU).astype(np.int16)
+
+
+def _wrapped(number: int) -> np.int16:
+    """Return the int16 that equals a number modulo 65536."""
+    return np.int16((number + 0x8000) % 0x10000 - 0x8000)

@@ -1,0 +1,63 @@
+"""``lymphcad repository`` and ``lymphcad serve``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lymphcad_serve.repository import Target
+
+
+def repository(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to serve.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    target: Annotated[Target, typer.Option(help="The server that will load it.")] = Target.EMBEDDED,
+    plan: Annotated[Path | None, typer.Option(help="For gpu: the TensorRT plan of the CNN.")] = None,
+) -> None:
+    """Write a complete Triton model repository from a bundle."""
+    from lymphcad.bundle import Bundle
+    from lymphcad_serve.repository import write_repository
+
+    write_repository(Bundle(bundle), out, target, plan)
+    typer.echo(f"tritonserver --model-repository={out}")
+
+
+def serve(
+    bundle: Annotated[Path, typer.Option(help="The bundle to serve.")],
+    grpc_port: Annotated[int, typer.Option(help="Port of gRPC, on loopback.")] = 8001,
+    http_port: Annotated[int, typer.Option(help="Port of HTTP, on loopback.")] = 8000,
+    metrics_port: Annotated[int, typer.Option(help="Port of the metrics, on loopback.")] = 8002,
+) -> None:
+    """Start Triton on this machine's loopback with a bundle; Ctrl-C stops it."""
+    import signal
+    import tempfile
+    import time
+
+    from rich.console import Console
+
+    from lymphcad import RESEARCH_USE_ONLY
+    from lymphcad.bundle import Bundle
+    from lymphcad.errors import Reason, ServerError
+    from lymphcad_serve.repository import write_repository
+    from lymphcad_serve.server import Ports, Server
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts its background jobs with SIGINT ignored
+        signal.signal(number, stop)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    served = Bundle(bundle)
+    with tempfile.TemporaryDirectory(prefix="lymphcad-repository-") as folder:
+        models = Path(folder) / "models"
+        write_repository(served, models, Target.EMBEDDED)
+        try:
+            with console.status("Starting tritonserver"):
+                server = Server(models, Ports(grpc_port, http_port, metrics_port))
+            with server:
+                console.print(f"{served.label} is ready at {server.address}. {RESEARCH_USE_ONLY}. Ctrl-C stops it.")
+                while server.poll() is None:
+                    time.sleep(0.2)
+                raise ServerError(Reason.SERVER_AWAY, "tritonserver stopped by itself: start it again")
+        except KeyboardInterrupt:
+            console.print("Stopped.")

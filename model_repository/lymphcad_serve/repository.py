@@ -1,0 +1,102 @@
+"""Write a complete Triton model repository from a bundle."""
+
+from __future__ import annotations
+
+import shutil
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from lymphcad.bundle import BUNDLE_JSON, Bundle
+from lymphcad.errors import CommandError
+from lymphcad_serve.assets import MODEL_REPOSITORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENSEMBLE = "lymph_node"
+_STEPS = ("preprocess", "cnn", "cam")
+_VERSION = "1"
+
+
+class Target(str, Enum):
+    """Which server the repository is for.
+
+    ``gpu`` and ``cpu`` are Triton's containers; ``embedded`` is any tritonserver with the Python backend, the network
+    and what surrounds it in one step; ``embedded-steps`` the same as the three-step ensemble.
+    """
+
+    GPU = "gpu"
+    CPU = "cpu"
+    EMBEDDED = "embedded"
+    EMBEDDED_STEPS = "embedded-steps"
+
+
+_CONFIGS = {
+    Target.GPU: "config.pbtxt",
+    Target.CPU: "configs/cpu.pbtxt",
+    Target.EMBEDDED: "configs/embedded.pbtxt",
+    Target.EMBEDDED_STEPS: "configs/embedded_steps.pbtxt",
+}
+
+
+def write_repository(bundle: Bundle, out: Path, target: Target, plan: Path | None = None) -> None:
+    """Write everything that ``tritonserver --model-repository=OUT`` loads, with no other file of ours needed.
+
+    Parameters
+    ----------
+    bundle
+        What to serve.
+    out
+        A folder that does not exist or is empty.
+    target
+        The kind of server.
+    plan
+        For ``gpu``: the TensorRT plan of the CNN, built on the GPU type that serves it.
+
+    Raises
+    ------
+    CommandError
+        If the folder has something in it, or the plan is missing.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CommandError(f"'{out}' is not an empty folder: name a new one for the repository")
+    if target is Target.GPU and (plan is None or not plan.is_file()):
+        raise CommandError(
+            "the target gpu serves a TensorRT plan, and none was given: build it on the server's own GPU from the"
+            " bundle's cnn.onnx and name it with --plan"
+        )
+    single = target is Target.EMBEDDED
+    for model in (ENSEMBLE,) if single else (*_STEPS, ENSEMBLE):
+        config = _config(bundle, model, target)
+        version = out / model / _VERSION
+        version.mkdir(parents=True)
+        (out / model / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
+        if config.backend == "python":
+            shutil.copyfile(MODEL_REPOSITORY / "onnx_cpu" / "model.py", version / "model.py")
+            for name in config.parameters["graphs"].string_value.split(","):
+                shutil.copyfile(bundle.path / f"{name}.onnx", version / f"{name}.onnx")
+        elif config.platform == "tensorrt_plan" and plan is not None:
+            shutil.copyfile(plan, version / "model.plan")
+        elif model in _STEPS:
+            shutil.copyfile(bundle.path / f"{model}.onnx", version / "model.onnx")
+
+
+def _config(bundle: Bundle, model: str, target: Target) -> model_config_pb2.ModelConfig:
+    """Return a model's configuration with this bundle's shapes, and for the ensemble, what the bundle says."""
+    source = MODEL_REPOSITORY / model / _CONFIGS[target]
+    config = text_format.Parse(source.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+    manifest = bundle.manifest
+    size, maps = manifest.preprocess.size, manifest.map_size
+    dims = {"CROP": [1, size, size], "MAPS": [2, *maps], "HEATMAP": [size, size]}
+    warmups = [value for warmup in config.model_warmup for value in warmup.inputs.items()]
+    tensors = [(tensor.name, tensor) for tensor in (*config.input, *config.output)]
+    for name, tensor in tensors + warmups:
+        if name in dims:
+            tensor.dims[:] = dims[name]
+    if model == ENSEMBLE:
+        # A client learns from the server itself what a score means; no copy of the bundle is needed beside it.
+        config.parameters["bundle_json"].string_value = (bundle.path / BUNDLE_JSON).read_text(encoding="utf-8")
+    return config
