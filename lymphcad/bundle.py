@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lymphcad import RESEARCH_USE_ONLY
 from lymphcad.errors import BundleError
 
-FORMAT = 1
+FORMAT: Final = 1
 BUNDLE_JSON = "bundle.json"
 GRAPHS = ("preprocess.onnx", "cnn.onnx", "cam.onnx")
 

@@ -7,7 +7,6 @@ import sys
 from importlib.metadata import EntryPoint, entry_points, requires
 from typing import TYPE_CHECKING, Any
 
-import click
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
@@ -27,11 +26,11 @@ WRONG_COMMAND = 2
 class _Stages(TyperGroup):
     """Finds subcommands by entry point."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         del ctx
         return sorted(entry_points(group=GROUP).names)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         del ctx
         found: Iterable[EntryPoint] = entry_points(group=GROUP, name=cmd_name)
         for entry in found:

@@ -160,8 +160,8 @@ def _check_monochrome(elements: Any, *, little: bool) -> None:
         raise Refusal(
             Reason.MONOCHROME1,
             "PhotometricInterpretation (0028,0004) is MONOCHROME1; it concerns display only and leaves HU alone"
-            " (PS3.3, C.7.6.3.1.2), but a CT is expected to say MONOCHROME2, so its values may have been inverted: send the"
-            " original series",
+            " (PS3.3, C.7.6.3.1.2), but a CT is expected to say MONOCHROME2, so its values may have been inverted: send"
+            " the original series",
         )
     if photometric != "MONOCHROME2" or samples != 1:
         raise Refusal(

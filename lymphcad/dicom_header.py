@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pydicom.config
+from pydicom.datadict import keyword_for_tag
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
@@ -378,4 +379,4 @@ def unsigned(elements: Any, tag: int, *, little: bool) -> int | None:
 
 def label(tag: int) -> str:
     """Return an element's keyword and tag, e.g. ``PixelSpacing (0028,0030)``."""
-    return f"{pydicom.datadict.keyword_for_tag(tag) or 'an element'} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+    return f"{keyword_for_tag(tag) or 'an element'} ({tag >> 16:04X},{tag & 0xFFFF:04X})"

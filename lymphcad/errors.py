@@ -59,7 +59,7 @@ class BundleError(CommandError):
     """A bundle that is incomplete, of another version, or whose files do not match their digests."""
 
 
-class Refusal(LymphcadError):
+class Refusal(LymphcadError):  # noqa: N818 - it is no error of the program's
     """One image or node that is not scored, with the reason code; the rest of the batch goes on.
 
     Parameters

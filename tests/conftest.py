@@ -11,7 +11,6 @@ from lymphcad.slice import CtSlice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from lymphcad.bundle import Bundle
 

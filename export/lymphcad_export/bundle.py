@@ -9,10 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lymphcad_train.graphs import Cam, Preprocess
+
 from lymphcad.bundle import Bundle, write_bundle
 from lymphcad.errors import CommandError
 from lymphcad_export.onnx_graphs import write_graphs
-from lymphcad_train.graphs import Cam, Preprocess
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,9 +12,8 @@ from torch.export import Dim
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
-
     from lymphcad_train.graphs import Cam, Preprocess
+    from torch import nn
 
 OPSET = 20
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lymphcad.errors import CommandError, Reason, ServerError
 from lymphcad_client.triton import TritonScorer
+
+from lymphcad.errors import CommandError, Reason, ServerError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -130,7 +131,7 @@ class Server:
                 command,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 env=environment, start_new_session=True, preexec_fn=_die_with_parent,
-            )  # fmt: skip # noqa: PLW1509
+            )  # fmt: skip
 
     def _wait(self, ready_s: float) -> None:
         deadline = time.monotonic() + ready_s

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from lymphcad_client.batch import COLUMNS
 from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from lymphcad.cli import main
-from lymphcad_client.batch import COLUMNS
 
 pytestmark = pytest.mark.server
 
@@ -87,7 +87,7 @@ def test_wrong_commands(tmp_path, study, capsys):
         (("--nodes", table, "--out", out), "col"),
         ((study, "--out", out), "--node"),
         ((study, "--node", "1;2", "--out", out), "ROW,COL"),
-        ((study / "nothing", "--node", "1,2", "--out", out), "nothing"),
+        ((study / "nothing", "--node", "1,2", "--out", out), "does not exist"),
         ((study, "--node", "1,2"), "--out"),
         ((study, "--node", "1,2", "--out", out, "--server", "grpc://127.0.0.1:1"), "server_away"),
     ):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from lymphcad.errors import BundleError, CommandError, Reason, ServerError
 from lymphcad_client.triton import TritonScorer
 from lymphcad_serve.repository import Target, write_repository
 from lymphcad_serve.server import Ports, Server, free_ports
+
+from lymphcad.errors import BundleError, CommandError, Reason, ServerError
 
 pytestmark = pytest.mark.server
 
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.server
 @pytest.mark.torch
 def test_served_answer_is_torchs(probe_server, slice_of, brightness, window):
     import torch
-
     from lymphcad_train.graphs import Cam, Preprocess, Whole
 
     whole = Whole(Preprocess(**window), brightness, Cam(0.5, 1.0, (16, 16), 64))
@@ -145,7 +144,7 @@ def test_serve_leaves_nothing_behind(probe_bundle, tmp_path):
         assert process.wait(60) == 0
     finally:
         process.kill()
-    assert not [path for path in Path("/dev/shm").glob(f"lymphcad-{process.pid}-*")]
+    assert not list(Path("/dev/shm").glob(f"lymphcad-{process.pid}-*"))
     assert not list(tmp_path.glob("lymphcad-*"))
     for port in (ports.grpc, ports.http, ports.metrics):
         with socket.socket() as probe:

@@ -5,9 +5,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lymphcad.geometry import cut_window  # noqa: E402
 from lymphcad_train.graphs import Cam, Preprocess  # noqa: E402
 from lymphcad_train.networks import CamNetwork  # noqa: E402
+
+from lymphcad.geometry import cut_window  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

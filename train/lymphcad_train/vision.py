@@ -24,15 +24,15 @@ def _define_missing_operators() -> None:
     if spec is None or spec.origin is None or _LIBRARIES:
         return
     compiled = list(Path(spec.origin).parent.glob("_C*.so"))
-    for library in compiled:
+    for file in compiled:
         try:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(file))  # type: ignore[no-untyped-call]
         except OSError:
             continue
         return
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS:
-        library.define(schema)
+        library.define(schema)  # type: ignore[no-untyped-call]
     _LIBRARIES.append(library)  # an unreferenced library takes its definitions with it
 
 

@@ -1,0 +1,283 @@
+import os
+import shutil
+import subprocess
+from fractions import Fraction
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from lymphcad.dicom import read_slice
+from lymphcad.dicom_pixels import hounsfield
+from lymphcad.slice import PADDING_HU
+
+
+def expected_hu(dataset):
+    """HU as the standard defines them, by pydicom's own pixels and floating point."""
+    stored = dataset.pixel_array
+    hu = np.clip(np.rint(stored * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)), -32767, 32767)
+    if "PixelPaddingValue" in dataset:
+        hu[stored == dataset.PixelPaddingValue] = PADDING_HU
+    return hu.astype(np.int16)
+
+
+def set_pixels(dataset, stored, bits_stored):
+    """Replace the pixels; the array's type says how many bits are allocated, and the sign."""
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = stored.itemsize * 8, bits_stored, bits_stored - 1
+    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+    dataset.PixelData = stored.tobytes()
+    dataset["PixelData"].VR = "OW" if stored.itemsize > 1 else "OB"
+    for tag in ("SmallestImagePixelValue", "LargestImagePixelValue", "PixelPaddingValue"):
+        if tag in dataset:
+            delattr(dataset, tag)
+    return dataset
+
+
+@pytest.mark.parametrize("name", ["CT_small.dcm", "J2K_pixelrep_mismatch.dcm", "693_J2KI.dcm"])
+def test_shipped_ct_equals_pydicom(shipped, name):
+    path = shipped(name)
+    dataset = pydicom.dcmread(path)
+    image = read_slice(path)
+    assert image.hu.dtype == np.int16
+    np.testing.assert_array_equal(image.hu, expected_hu(dataset))
+    assert image.spacing_mm == tuple(dataset.PixelSpacing)
+    assert image.orientation == pytest.approx(dataset.ImageOrientationPatient)
+    assert image.position_mm == pytest.approx(dataset.ImagePositionPatient)
+    assert (image.path, image.frame, image.assumptions) == (path, None, ())
+    assert image.sop_class_uid == CTImageStorage
+    assert image.sop_instance_uid == dataset.SOPInstanceUID
+    assert image.series_instance_uid == dataset.SeriesInstanceUID
+    assert image.study_instance_uid == dataset.StudyInstanceUID
+    assert image.frame_of_reference_uid == dataset.get("FrameOfReferenceUID", "")
+
+
+def test_every_small_shipped_slice_equals_pydicom(shipped):
+    folder = shipped("CT_small.dcm").parent / "dicomdirtests"
+    paths = sorted(path for path in folder.glob("*/CT[0-9]*/*") if "CT2N" not in path.parts)
+    assert len(paths) == 9
+    for path in paths:
+        np.testing.assert_array_equal(read_slice(path).hu, expected_hu(pydicom.dcmread(path)))
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_other_native_syntaxes(ct, save, syntax):
+    ct.file_meta.TransferSyntaxUID = syntax
+    np.testing.assert_array_equal(read_slice(save(ct)).hu, expected_hu(ct))
+
+
+def test_big_endian(ct, save):
+    hu = expected_hu(ct)
+    pixels = ct.pixel_array
+    dataset = pydicom.Dataset()
+    dataset.file_meta = ct.file_meta
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    dataset.preamble = ct.preamble
+    for element in ct:
+        if not element.tag.is_private and element.keyword not in ("PixelData", "DataSetTrailingPadding"):
+            dataset.add(element)
+    dataset.add_new("PixelPaddingValue", "SS", int(pixels[0, 0]))
+    dataset.add_new("PixelData", "OW", pixels.astype(">i2").tobytes())
+    found = read_slice(save(dataset)).hu
+    np.testing.assert_array_equal(found == PADDING_HU, pixels == pixels[0, 0])
+    np.testing.assert_array_equal(found[pixels != pixels[0, 0]], hu[pixels != pixels[0, 0]])
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_compressed_syntaxes(ct, save, syntax):
+    hu = expected_hu(ct)
+    ct.compress(syntax)
+    np.testing.assert_array_equal(read_slice(save(ct)).hu, hu)
+
+
+def test_jpeg_lossless(shipped, ct, tmp_path):
+    if shutil.which("dcmcjpeg") is None:
+        assert not os.environ.get("CI"), "dcmcjpeg is missing: install dcmtk"
+        pytest.skip("dcmcjpeg is missing: install dcmtk")
+    path = tmp_path / "a.dcm"
+    subprocess.run(["dcmcjpeg", shipped("CT_small.dcm"), path], check=True)
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    np.testing.assert_array_equal(read_slice(path).hu, expected_hu(ct))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits", "low", "high"),
+    [
+        (np.int16, 16, -32768, 32767),
+        (np.uint16, 16, 0, 65535),
+        (np.int16, 12, -2048, 2047),
+        (np.uint16, 12, 0, 4095),
+        (np.uint8, 8, 0, 255),
+        (np.int8, 8, -128, 127),
+        (np.int32, 20, -500_000, 500_000),
+    ],
+)
+def test_kinds_of_pixel_equal_pydicom(ct, save, dtype, bits, low, high):
+    stored = np.random.default_rng(1).integers(low, high, (17, 31), dtype, endpoint=True)
+    stored[0, :2] = low, high
+    dataset = set_pixels(ct, stored, bits)
+    if stored.nbytes % 2:
+        dataset.PixelData += b"\0"
+    path = save(dataset)
+    np.testing.assert_array_equal(pydicom.dcmread(path).pixel_array, stored)
+    np.testing.assert_array_equal(read_slice(path).hu, expected_hu(dataset))
+
+
+def test_sign_stands_at_bits_stored(ct, save):
+    stored = np.random.default_rng(1).integers(-2048, 2048, (16, 16), np.int16)
+    path = save(set_pixels(ct, stored & 0x0FFF, 12))
+    np.testing.assert_array_equal(read_slice(path).hu, stored - 1024)
+
+
+def test_padding_value(ct, save):
+    stored = np.array([[-2000, -1999], [-1001, 5]] * 8, np.int16).repeat(8, axis=1)
+    set_pixels(ct, stored, 16).add_new("PixelPaddingValue", "SS", -2000)
+    hu = read_slice(save(ct)).hu
+    np.testing.assert_array_equal(hu == PADDING_HU, stored == -2000)
+    np.testing.assert_array_equal(hu[stored != -2000], stored[stored != -2000] - 1024)
+
+
+@pytest.mark.parametrize("limits", [(-2000, -1001), (-1001, -2000)])
+def test_padding_range_limit(ct, save, limits):
+    stored = np.array([[-2000, -1999], [-1001, -1000]] * 8, np.int16).repeat(8, axis=1)
+    set_pixels(ct, stored, 16).add_new("PixelPaddingValue", "SS", limits[0])
+    ct.add_new("PixelPaddingRangeLimit", "SS", limits[1])
+    np.testing.assert_array_equal(read_slice(save(ct)).hu == PADDING_HU, stored <= -1001)
+
+
+def test_padding_of_the_other_vr(ct, save):
+    stored = np.full((16, 16), -2000, np.int16)
+    set_pixels(ct, stored, 16).add_new("PixelPaddingValue", "US", 65536 - 2000)
+    assert (read_slice(save(ct)).hu == PADDING_HU).all()
+    set_pixels(ct, stored.astype(np.uint16), 16).add_new("PixelPaddingValue", "SS", -2000)
+    assert (read_slice(save(ct)).hu == PADDING_HU).all()
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept"), [("-1", "1024"), ("0.5", "-0.25"), ("-2.0", "-1024.00"), ("3", "-1e4")]
+)
+def test_other_rescales(ct, save, slope, intercept):
+    ct.RescaleSlope, ct.RescaleIntercept = slope, intercept
+    np.testing.assert_array_equal(read_slice(save(ct)).hu, expected_hu(ct))
+
+
+def test_what_does_not_fit_is_clipped_but_is_not_padding(ct, save):
+    stored = np.tile(np.array([0, 1, 32767, 65535], np.uint16), (16, 4))
+    set_pixels(ct, stored, 16)
+    ct.RescaleIntercept = -40000
+    hu = read_slice(save(ct)).hu
+    np.testing.assert_array_equal(hu[0, :4], [-32767, -32767, -7233, 25535])
+    ct.RescaleSlope = 1000
+    np.testing.assert_array_equal(read_slice(save(ct)).hu[0, :4], [-32767, -32767, 32767, 32767])
+
+
+@given(
+    stored=st.sampled_from([np.int16, np.uint16, np.uint8, np.int32]).flatmap(lambda kind: arrays(kind, (2, 3))),
+    slope=st.one_of(st.integers(-300, 300), st.sampled_from([0.5, -0.25, 2.0**70, 1e300])).filter(bool),
+    intercept=st.one_of(st.integers(-70_000, 70_000), st.sampled_from([0.25, -1024.5, 2.0**62, 1e300])),
+)
+def test_hounsfield_is_exact(stored, slope, intercept):
+    hu = hounsfield(stored, float(slope), float(intercept), None)
+    for value, found in zip(stored.flat, hu.flat, strict=True):
+        exact = Fraction(int(value)) * Fraction(slope) + Fraction(intercept)
+        assert found == min(max(round(exact), -32767), 32767)
+
+
+@pytest.mark.parametrize("sequence_length", ["undefined", "defined"])
+def test_enhanced_multi_frame(enhanced, save, sequence_length):
+    for element in enhanced:
+        if element.VR == "SQ":
+            element.is_undefined_length = sequence_length == "undefined"
+    stored = enhanced.pixel_array
+    path = save(enhanced)
+    for number in (0, 1):
+        image = read_slice(path, frame=number + 1)
+        np.testing.assert_array_equal(image.hu, stored[number] * (1 + number) - 1024 - number)
+        assert image.spacing_mm == (0.5, 0.75)
+        assert image.position_mm == (-1, -2, 10 + 5 * number)
+        assert image.orientation == (1, 0, 0, 0, 1, 0)
+        assert image.frame == number + 1
+        assert image.sop_class_uid == enhanced.SOPClassUID
+
+
+def test_enhanced_of_one_frame_needs_no_number(enhanced, save):
+    enhanced.NumberOfFrames = 1
+    enhanced.PixelData = enhanced.PixelData[: len(enhanced.PixelData) // 2]
+    del enhanced.PerFrameFunctionalGroupsSequence[1]
+    for frame in (None, 1):
+        assert read_slice(save(enhanced), frame).frame is None
+
+
+def test_large_file_is_read_in_parts(enhanced, save, monkeypatch):
+    path = save(enhanced)
+    whole = read_slice(path, frame=2).hu
+    monkeypatch.setattr("lymphcad.dicom_header._READ_WHOLE_BYTES", 1000)
+    np.testing.assert_array_equal(read_slice(path, frame=2).hu, whole)
+    enhanced.compress(JPEG2000Lossless)
+    np.testing.assert_array_equal(read_slice(save(enhanced), frame=2).hu, whole)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+@pytest.mark.parametrize("offset_table", ["basic", "extended", "none"])
+def test_only_the_frame_asked_for_is_decoded(enhanced, save, syntax, offset_table):
+    hu = enhanced.pixel_array[1] * 2 - 1025
+    enhanced.compress(syntax, encapsulate_ext=offset_table == "extended")
+    data = bytearray(enhanced.PixelData)
+    first_frame = 8 + int.from_bytes(data[4:8], "little") + 8
+    if offset_table == "none":
+        data[0:first_frame] = data[0:4] + bytes(4) + data[first_frame - 8 : first_frame]
+        first_frame = 16
+    data[first_frame : first_frame + 60] = b"\xaa" * 60
+    enhanced["PixelData"].value = bytes(data)
+    np.testing.assert_array_equal(read_slice(save(enhanced), frame=2).hu, hu)
+
+
+def test_classic_multi_frame_has_no_position_beyond_its_first(ct, save):
+    ct.NumberOfFrames = 2
+    ct.PixelData *= 2
+    path = save(ct)
+    assert read_slice(path, frame=1).position_mm is not None
+    assert read_slice(path, frame=2).position_mm is None
+    np.testing.assert_array_equal(read_slice(path, frame=2).hu, read_slice(path, frame=1).hu)
+
+
+def test_absent_optional_elements(ct, save):
+    for keyword in ("ImageOrientationPatient", "ImagePositionPatient", "FrameOfReferenceUID", "ImageType"):
+        if keyword in ct:
+            delattr(ct, keyword)
+    image = read_slice(save(ct))
+    assert (image.orientation, image.position_mm, image.frame_of_reference_uid) == (None, None, "")
+
+
+def test_damaged_position_is_none(ct, save):
+    ct["ImagePositionPatient"]._value = "1\\nan\\3"
+    assert read_slice(save(ct)).position_mm is None
+
+
+def test_deflated_file_may_end_in_a_padding_byte(ct, save):
+    path = save(ct)
+    ct.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    deflated = save(ct)
+    deflated.write_bytes(deflated.read_bytes() + b"\0")
+    np.testing.assert_array_equal(read_slice(deflated).hu, read_slice(path).hu)
+
+
+def test_explicit_elements_behind_the_pixels_are_not_read(ct, save):
+    assert ct.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    path = save(ct)
+    path.write_bytes(path.read_bytes() + b"\xfc\xff\xfc\xffOB\0\0\xff\xff\xff\x7f")
+    np.testing.assert_array_equal(read_slice(path).hu, expected_hu(ct))
