@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 # to the process, so they are made once, at import: changing them around each call would race with other threads.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
-logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+for _name in ("pydicom", "pylibjpeg", "openjpeg"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_INFLATED_BYTES = 256 * 1024**2

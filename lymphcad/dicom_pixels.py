@@ -10,8 +10,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder, pixel_array
-from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes, RLELossless
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    ExplicitVRBigEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSTransferSyntaxes,
+    RLELossless,
+)
 
+from lymphcad.codestream import check_lossless_jpeg, check_size
 from lymphcad.errors import Reason, Refusal
 from lymphcad.slice import PADDING_HU
 
@@ -19,11 +34,25 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
     import numpy.typing as npt
+    from pydicom.uid import UID
 
     from lymphcad.dicom_header import Header
 
 _MAX_HU = int(np.iinfo(np.int16).max)
 _MIN_HU = PADDING_HU + 1
+_LOSSLESS_JPEG = (JPEGLossless, JPEGLosslessSV1)
+_HTJ2K = (HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
+# Left to itself, pydicom tries every installed plugin. GDCM aborts or crashes the process on damaged streams of all
+# kinds, and pylibjpeg-rle panics, so each is used only where nothing else can decode, and after a strict check.
+_PLUGINS = {
+    RLELossless: ("pydicom",),
+    JPEGBaseline8Bit: ("pillow",),
+    JPEGExtended12Bit: ("pillow",),
+    **dict.fromkeys(_LOSSLESS_JPEG, ("gdcm",)),
+    **dict.fromkeys(JPEGLSTransferSyntaxes, ("pyjpegls",)),
+    **dict.fromkeys((JPEG2000, JPEG2000Lossless), ("pylibjpeg", "pillow")),
+    **dict.fromkeys(_HTJ2K, ("pylibjpeg",)),
+}
 _ITEM, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
 
 
@@ -73,7 +102,9 @@ def check_pixel_data(header: Header, pixels: PixelFormat) -> None:
     """
     syntax = header.transfer_syntax
     try:
-        is_encapsulated, has_decoder = syntax.is_encapsulated, get_decoder(syntax).is_available
+        is_encapsulated = syntax.is_encapsulated
+        has_decoder = not is_encapsulated or bool(_plugin(syntax))
+        get_decoder(syntax)
     except (ValueError, NotImplementedError):  # not a transfer syntax, or one that pydicom does not know
         has_decoder = False
     if not has_decoder:
@@ -117,7 +148,7 @@ def stored_values(header: Header, pixels: PixelFormat, index: int) -> npt.NDArra
         values = _native(header, pixels, index)
     else:
         header.stream.seek(0)
-        values = pixel_array(header.stream, index=index)
+        values = pixel_array(header.stream, index=index, decoding_plugin=_plugin(header.transfer_syntax))
     if values.shape != (pixels.rows, pixels.columns) or values.dtype.kind not in "iu":
         raise Refusal(
             Reason.UNREADABLE,
@@ -125,6 +156,15 @@ def stored_values(header: Header, pixels: PixelFormat, index: int) -> npt.NDArra
             f" ({pixels.rows}, {pixels.columns}): export the image again",
         )
     return _within_bits_stored(values, pixels)
+
+
+def _plugin(syntax: UID) -> str:
+    """Return the name of pydicom's plugin for a compressed transfer syntax; empty if none is installed."""
+    plugins = _PLUGINS.get(syntax)
+    if plugins is None:
+        return ""
+    available = get_decoder(syntax).available_plugins
+    return next((plugin for plugin in plugins if plugin in available), "")
 
 
 def _native(header: Header, pixels: PixelFormat, index: int) -> npt.NDArray[Any]:
@@ -182,24 +222,13 @@ def _check_encapsulated(header: Header, pixels: PixelFormat) -> None:
 
 
 def _check_codestream(header: Header, pixels: PixelFormat, index: int) -> None:
-    """Refuse a compressed frame of another size than the header's, or without an end.
-
-    Decoders allocate what a code stream asks for, and fill the missing end of an image with whatever they have.
-    """
+    """Refuse a compressed frame that a decoder must not see."""
     header.stream.seek(header.pixel_offset or 0)
     data = get_frame(header.stream, index, number_of_frames=pixels.frames, extended_offsets=_offsets(header))
-    size = _codestream_size(data, is_jpeg2000=header.transfer_syntax in JPEG2000TransferSyntaxes)
-    if size is not None and size != (pixels.rows, pixels.columns):
-        raise Refusal(
-            Reason.ABSURD_SIZE,
-            f"the compressed image has {size[0]} rows and {size[1]} columns, and the header says {pixels.rows} and"
-            f" {pixels.columns}: export the image again",
-        )
-    # Both families end in FF D9 (EOI, EOC), and a fragment may be padded to an even length.
-    if size is not None and not data[-64:].rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise Refusal(
-            Reason.TRUNCATED, "the compressed image has no end marker, so it is cut off or damaged: send it again"
-        )
+    syntax = header.transfer_syntax
+    check_size(data, pixels.rows, pixels.columns, is_jpeg2000=syntax in JPEG2000TransferSyntaxes or syntax in _HTJ2K)
+    if syntax in _LOSSLESS_JPEG:
+        check_lossless_jpeg(data, pixels.bits_stored, pixels.bits_allocated)
 
 
 def _offsets(header: Header) -> tuple[bytes, bytes] | None:
@@ -230,32 +259,6 @@ def _cut_off() -> Refusal:
     return Refusal(
         Reason.TRUNCATED, "the file ends within its compressed pixels, so it is cut off or damaged: send it again"
     )
-
-
-def _codestream_size(data: bytes, *, is_jpeg2000: bool) -> tuple[int, int] | None:
-    """Return (rows, columns) from a JPEG, JPEG-LS or JPEG 2000 code stream; None if it does not start like one."""
-    if is_jpeg2000:
-        # ISO 15444-1, A.5.1: SOC, then SIZ with the extent of the grid and the image's offset on it. A stream in a JP2
-        # file (which the standard forbids, and some writers send) has its boxes first.
-        start = data.find(b"\xff\x4f\xff\x51", 0, 512)
-        if start < 0 or len(data) < start + 24:
-            return None
-        width, height, left, top = struct.unpack_from(">4L", data, start + 8)
-        return height - top, width - left
-    if data[:2] != b"\xff\xd8":
-        return None
-    # ISO 10918-1, B.1.1 and B.2.2: segments up to the frame header (SOF, or SOF55 of JPEG-LS).
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns = struct.unpack_from(">HH", data, at + 5)
-            return rows, columns
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
 
 
 def _within_bits_stored(values: npt.NDArray[Any], pixels: PixelFormat) -> npt.NDArray[Any]:
