@@ -12,11 +12,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# dciodvfy checks the phantom's files, dcmcjpeg makes JPEG lossless ones; without them those tests skip, and CI fails.
+# dcmcjpeg makes lossless JPEG files; without it that test skips, and CI fails.
 system:
-	@command -v dciodvfy >/dev/null && command -v dcmcjpeg >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get \
-	  >/dev/null && apt-get update -qq && apt-get install -y -qq dicom3tools dcmtk >/dev/null; } \
-	  || echo "install dicom3tools and dcmtk to run every test"
+	@command -v dcmcjpeg >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get \
+	  >/dev/null && apt-get update -qq && apt-get install -y -qq dcmtk >/dev/null; } \
+	  || echo "install dcmtk to run every test"
 
 lint:
 	$(BIN)/ruff check .
