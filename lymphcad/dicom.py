@@ -27,6 +27,17 @@ MIN_SPACING_MM, MAX_SPACING_MM = 0.05, 5.0
 """Distance between pixels that an image may have, mm."""
 
 _ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+_PHOTOMETRICS = (
+    "",
+    "MONOCHROME1",
+    "MONOCHROME2",
+    "RGB",
+    "PALETTE COLOR",
+    "YBR_FULL",
+    "YBR_FULL_422",
+    "YBR_RCT",
+    "YBR_ICT",
+)
 _MAX_TILT = math.cos(math.radians(45))
 _COSINE_TOLERANCE = 0.01
 
@@ -137,7 +148,7 @@ def _check_ct(elements: Any) -> UID:
             Reason.NOT_CT, f"SOPClassUID (0008,0016) is {found}, and CT Image Storage was expected: send the CT series"
         )
     if (modality := text(elements, _MODALITY)) != "CT":
-        found = f"{modality[:16]!r}" if modality else "missing"
+        found = "another" if modality else "missing"  # not quoted: a damaged element can hold anything
         raise Refusal(Reason.NOT_CT, f"Modality (0008,0060) is {found}, and CT was expected: send the CT series")
     _check_localizer(elements, _IMAGE_TYPE)
     return sop_class
@@ -155,7 +166,9 @@ def _check_localizer(elements: Any, tag: int) -> None:
 def _check_monochrome(elements: Any, *, little: bool) -> None:
     """Refuse colour and inverted greyscale (PS3.3, C.7.6.3.1.1 and C.7.6.3.1.2)."""
     samples = unsigned(elements, _SAMPLES, little=little)
-    photometric = text(elements, _PHOTOMETRIC)[:16]
+    photometric = text(elements, _PHOTOMETRIC)
+    if photometric not in _PHOTOMETRICS:
+        photometric = "of another kind"  # not quoted: a damaged element can hold anything
     if photometric == "MONOCHROME1":
         raise Refusal(
             Reason.MONOCHROME1,
