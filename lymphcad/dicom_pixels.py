@@ -26,8 +26,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lymphcad.codestream import check_lossless_jpeg, check_size
+from lymphcad.codestream import check_size
 from lymphcad.errors import Reason, Refusal
+from lymphcad.lossless_jpeg import decode_lossless_jpeg
 from lymphcad.slice import PADDING_HU
 
 if TYPE_CHECKING:
@@ -43,12 +44,11 @@ _MIN_HU = PADDING_HU + 1
 _LOSSLESS_JPEG = (JPEGLossless, JPEGLosslessSV1)
 _HTJ2K = (HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
 # Left to itself, pydicom tries every installed plugin. GDCM aborts or crashes the process on damaged streams of all
-# kinds, and pylibjpeg-rle panics, so each is used only where nothing else can decode, and after a strict check.
+# kinds, and pylibjpeg-rle panics, so neither is used; what only GDCM decodes is decoded in `lymphcad.lossless_jpeg`.
 _PLUGINS = {
     RLELossless: ("pydicom",),
     JPEGBaseline8Bit: ("pillow",),
     JPEGExtended12Bit: ("pillow",),
-    **dict.fromkeys(_LOSSLESS_JPEG, ("gdcm",)),
     **dict.fromkeys(JPEGLSTransferSyntaxes, ("pyjpegls",)),
     **dict.fromkeys((JPEG2000, JPEG2000Lossless), ("pylibjpeg", "pillow")),
     **dict.fromkeys(_HTJ2K, ("pylibjpeg",)),
@@ -103,7 +103,7 @@ def check_pixel_data(header: Header, pixels: PixelFormat) -> None:
     syntax = header.transfer_syntax
     try:
         is_encapsulated = syntax.is_encapsulated
-        has_decoder = not is_encapsulated or bool(_plugin(syntax))
+        has_decoder = not is_encapsulated or syntax in _LOSSLESS_JPEG or bool(_plugin(syntax))
         get_decoder(syntax)
     except (ValueError, NotImplementedError):  # not a transfer syntax, or one that pydicom does not know
         has_decoder = False
@@ -141,14 +141,25 @@ def stored_values(header: Header, pixels: PixelFormat, index: int) -> npt.NDArra
     Refusal
         ``truncated``, ``absurd_size`` (a compressed image larger than the header says) or ``unreadable``.
     """
-    is_encapsulated = header.transfer_syntax.is_encapsulated
-    if is_encapsulated and header.transfer_syntax != RLELossless:
-        _check_codestream(header, pixels, index)
-    if not is_encapsulated and header.transfer_syntax != ExplicitVRBigEndian and pixels.bits_allocated in (8, 16):
+    syntax, is_encapsulated = header.transfer_syntax, header.transfer_syntax.is_encapsulated
+    data = _codestream(header, pixels, index) if is_encapsulated and syntax != RLELossless else b""
+    if syntax in _LOSSLESS_JPEG:
+        kind = f"{'i' if pixels.is_signed else 'u'}{pixels.bits_allocated // 8}"
+        decoded = decode_lossless_jpeg(
+            data, pixels.bits_stored, pixels.bits_allocated, first_order=syntax == JPEGLosslessSV1
+        )
+        if int(decoded.max()) >> pixels.bits_allocated:
+            raise Refusal(
+                Reason.UNREADABLE,
+                f"the compressed image has values of more than {pixels.bits_allocated} bits, which the header says:"
+                " export the image again",
+            )
+        values = decoded.astype(kind)
+    elif not is_encapsulated and syntax != ExplicitVRBigEndian and pixels.bits_allocated in (8, 16):
         values = _native(header, pixels, index)
     else:
         header.stream.seek(0)
-        values = pixel_array(header.stream, index=index, decoding_plugin=_plugin(header.transfer_syntax))
+        values = pixel_array(header.stream, index=index, decoding_plugin=_plugin(syntax))
     if values.shape != (pixels.rows, pixels.columns) or values.dtype.kind not in "iu":
         raise Refusal(
             Reason.UNREADABLE,
@@ -221,14 +232,13 @@ def _check_encapsulated(header: Header, pixels: PixelFormat) -> None:
         )
 
 
-def _check_codestream(header: Header, pixels: PixelFormat, index: int) -> None:
-    """Refuse a compressed frame that a decoder must not see."""
+def _codestream(header: Header, pixels: PixelFormat, index: int) -> bytes:
+    """Return a compressed frame; refuse it if a decoder must not see it."""
     header.stream.seek(header.pixel_offset or 0)
-    data = get_frame(header.stream, index, number_of_frames=pixels.frames, extended_offsets=_offsets(header))
+    data: bytes = get_frame(header.stream, index, number_of_frames=pixels.frames, extended_offsets=_offsets(header))
     syntax = header.transfer_syntax
     check_size(data, pixels.rows, pixels.columns, is_jpeg2000=syntax in JPEG2000TransferSyntaxes or syntax in _HTJ2K)
-    if syntax in _LOSSLESS_JPEG:
-        check_lossless_jpeg(data, pixels.bits_stored, pixels.bits_allocated)
+    return data
 
 
 def _offsets(header: Header) -> tuple[bytes, bytes] | None:
@@ -330,7 +340,7 @@ def _rescaled_by_integers(stored: npt.NDArray[Any], slope: float, intercept: flo
             hu *= _wrapped(factor)
         hu += _wrapped(offset)
         return hu
-    if max(abs(low), abs(high)) * abs(factor) + abs(offset) >= 2**63:
+    if max(abs(low), abs(high), 1) * abs(factor) + abs(offset) >= 2**63:
         return None
     values = stored.astype(np.int64)
     values *= factor

@@ -1,5 +1,8 @@
 """Real CT files that pydicom ships, and variants of them made on the spot."""
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pydicom
@@ -78,3 +81,25 @@ def enhanced(ct):
         delattr(ct, keyword)
     ct.RescaleIntercept = 7777
     return ct
+
+
+@pytest.fixture(scope="session")
+def dcmcjpeg():
+    """dcmtk's encoder of JPEG: takes its arguments as strings and paths."""
+    program = shutil.which("dcmcjpeg")
+    if program is None:
+        assert not os.environ.get("CI"), "dcmcjpeg is missing: install dcmtk"
+        pytest.skip("dcmcjpeg is missing: install dcmtk")
+
+    def run(*arguments):
+        subprocess.run([program, *arguments], check=True)
+
+    return run
+
+
+@pytest.fixture
+def lossless_jpeg(shipped, dcmcjpeg, tmp_path):
+    """The real slice as JPEG lossless, first-order prediction."""
+    path = tmp_path / "lossless.dcm"
+    dcmcjpeg(shipped("CT_small.dcm"), path)
+    return path
