@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from lymphcad.finding import Finding
     from lymphcad.slice import CtSlice
     from lymphcad.tables import NodeRow
-    from lymphcad_client.scorer import Finding, Scorer
+    from lymphcad_client.scorer import Scorer
 
 COLUMNS = ("image", "row", "col", "node", "status", "reason", "probability", "call", "threshold", "heatmap", "bundle")
 _IN_FLIGHT = 8

@@ -32,7 +32,7 @@ def score(
     from lymphcad.images import ImageFinder, list_images
     from lymphcad.tables import NodeRow, read_nodes
     from lymphcad_client.batch import Result, score_nodes, write_results
-    from lymphcad_client.overlay import draw_overlay
+    from lymphcad_client.overlay import write_overlay
     from lymphcad_client.table import results_table
     from lymphcad_client.triton import TritonScorer
 
@@ -70,7 +70,7 @@ def score(
                     shown.append(result)
 
             def draw(result: Result, number: int) -> str:
-                return draw_overlay(result, number, out, scorer.manifest)
+                return write_overlay(result, number, out, scorer.manifest)
 
             write_results(score_nodes(rows, finder, scorer), out, draw if overlays else None, count)
     if json_output:

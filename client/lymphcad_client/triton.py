@@ -15,8 +15,8 @@ from tritonclient.utils import InferenceServerException
 
 from lymphcad.bundle import parse_manifest
 from lymphcad.errors import BundleError, CommandError, Reason, ServerError
+from lymphcad.finding import Finding, finding
 from lymphcad.geometry import MAX_WINDOW, cut_window
-from lymphcad_client.scorer import Finding, finding
 
 if TYPE_CHECKING:
     from types import TracebackType
