@@ -1,4 +1,4 @@
-"""Write a phantom cohort: who has how many nodes of which class, the CT files, the tables, and what is known of them."""
+"""Write a phantom cohort: who has which nodes, the CT files, the tables, and what is known of them."""
 
 from __future__ import annotations
 

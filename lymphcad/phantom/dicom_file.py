@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from lymphcad import RESEARCH_USE_ONLY
 
@@ -72,7 +73,8 @@ def write_ct(path: Path, hu: npt.NDArray[np.int16], place: Place) -> None:
 
 
 def _uid(place: Place, kind: str, number: int = 0) -> str:
-    return str(generate_uid(prefix=None, entropy_srcs=[place.cohort, str(place.patient), kind, str(number)]))
+    """Return a UID made from a UUID (PS3.5, B.2)."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'{place.cohort} {place.patient} {kind} {number}').int}"
 
 
 def _patient_and_study(file: Dataset, place: Place) -> None:

@@ -74,7 +74,7 @@ def paint_node(canvas: Canvas, shape: Ellipse, signs: Signs, rng: np.random.Gene
     rows, columns = outline.cover.shape
     grain_mm = max(shape.b / 2.2, _MIN_GRAIN_MM)
     texture = field(rng, (rows, columns), grain_mm / canvas.spacing_mm)
-    solid = outline.cover > 0.5  # noqa: PLR2004 - the pixels that are mostly node
+    solid = outline.cover > 0.5
     inside = texture[solid]
     texture = (texture - inside.mean()) / max(float(inside.std()), 1e-3)  # the sign is what this very node shows
     canvas.paint(shape, signs.enhancement_hu + signs.heterogeneity_hu * texture)
