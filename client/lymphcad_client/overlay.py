@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lymphcad.overlay import draw_overlay
+from lymphcad.png import png_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,5 +39,5 @@ def write_overlay(result: Result, number: int, out: Path, manifest: Manifest) ->
     relative = f"overlays/{number:06d}.png"
     target = out / relative
     target.parent.mkdir(exist_ok=True)
-    draw_overlay(ct, node.row, node.col, answer, manifest).save(target, compress_level=1)
+    target.write_bytes(png_bytes(draw_overlay(ct, node.row, node.col, answer, manifest)))
     return relative

@@ -66,7 +66,7 @@ def test_every_node_has_its_row_in_order(probe_server, study, tmp_path, capsys):
         assert bool(row["probability"]) == (row["status"] == "scored")
         if row["heatmap"]:
             with Image.open(out / row["heatmap"]) as picture:
-                assert picture.size == (960, 360)
+                assert picture.size == (960, 400)
     assert "Research use only" in capsys.readouterr().out
 
 
