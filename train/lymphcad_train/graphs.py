@@ -112,9 +112,12 @@ class Cam(nn.Module):
             Probability of metastasis, float32 [B, 1]; heatmap, uint8 [B, S, S], 0 where nothing speaks for it.
         """
         probability = torch.sigmoid((logits[:, 1:] - logits[:, :1]) / self.temperature)
-        evidence = torch.matmul(torch.matmul(self.rows, maps[:, 1] - maps[:, 0]), self.columns)
-        heatmap = (evidence * (255 / self.evidence_scale)).clamp(0, 255).round().to(torch.uint8)
+        heatmap = (self.evidence(maps) * (255 / self.evidence_scale)).clamp(0, 255).round().to(torch.uint8)
         return probability, heatmap
+
+    def evidence(self, maps: Tensor) -> Tensor:
+        """Return the metastatic map minus the benign one, upsampled, in units of the logits, float32 [B, S, S]."""
+        return torch.matmul(torch.matmul(self.rows, maps[:, 1] - maps[:, 0]), self.columns)
 
 
 class Whole(nn.Module):

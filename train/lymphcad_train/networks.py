@@ -22,6 +22,8 @@ class CamNetwork(nn.Module):
     ----------
     architecture
         A key of `ARCHITECTURES`.
+    drop_path
+        Share of the residual branches that are left out in training (Huang et al., ECCV 2016), up to the last block.
 
     Raises
     ------
@@ -29,13 +31,13 @@ class CamNetwork(nn.Module):
         If there is no such network.
     """
 
-    def __init__(self, architecture: str) -> None:
+    def __init__(self, architecture: str, drop_path: float = 0.0) -> None:
         super().__init__()
         if architecture not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
             raise CommandError(f"there is no network '{architecture}': choose one of {known}")
         self.architecture = architecture
-        self.backbone = timm.create_model(ARCHITECTURES[architecture], pretrained=False)
+        self.backbone = timm.create_model(ARCHITECTURES[architecture], pretrained=False, drop_path_rate=drop_path)
         self.backbone.reset_classifier(0, "")
         self.maps = nn.Conv2d(self.backbone.num_features, 2, kernel_size=1, bias=False)
         self.bias = nn.Parameter(torch.zeros(2))

@@ -1,0 +1,134 @@
+"""What a network starts from, and the file that its weights end in. Nothing is unpickled but tensors."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lymphcad.bundle import sha256
+from lymphcad.errors import CommandError
+from lymphcad_train.networks import ARCHITECTURES, CamNetwork
+from lymphcad_train.vision import timm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NONE, IMAGENET = "none", "imagenet"
+
+
+def describe(weights: str) -> str:
+    """Return ``none``, ``imagenet``, or a file's name and the start of its SHA-256.
+
+    Parameters
+    ----------
+    weights
+        The option.
+
+    Returns
+    -------
+    str
+        Without a path.
+
+    Raises
+    ------
+    CommandError
+        If it is neither of the two words nor a file.
+    """
+    if weights in (NONE, IMAGENET):
+        return weights
+    path = Path(weights)
+    if not path.is_file():
+        raise CommandError(f"there is no file '{weights}': --weights takes none, imagenet, or a file of weights")
+    return f"{path.name} (sha256 {sha256(path)[:16]})"
+
+
+def start_from(network: CamNetwork, weights: str) -> None:
+    """Load the backbone's first weights; never falls back to random ones.
+
+    Parameters
+    ----------
+    network
+        Changed in place.
+    weights
+        ``none``; ``imagenet``, loaded by timm; or a safetensors file or torch checkpoint of the backbone, with or
+        without its classifier.
+
+    Raises
+    ------
+    CommandError
+        If they cannot be had, or do not fit.
+    """
+    if weights == NONE:
+        return
+    state = _imagenet(network.architecture) if weights == IMAGENET else _read(Path(weights))
+    wanted = network.backbone.state_dict()
+    missing = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
+    if missing:
+        raise CommandError(
+            f"the weights do not fit {network.architecture}: {len(missing)} of its {len(wanted)} tensors are missing or"
+            f" of another shape, the first is {missing[0]}: give weights of this network"
+        )
+    network.backbone.load_state_dict({name: state[name] for name in wanted})
+
+
+def save_weights(network: CamNetwork, path: Path) -> None:
+    """Write a network's weights as safetensors; the file is there whole or not at all."""
+    part = path.with_suffix(".part")
+    save_file({name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}, part)
+    os.replace(part, path)  # noqa: PTH105 - replaces in one step
+
+
+def load_weights(network: CamNetwork, path: Path) -> None:
+    """Read what `save_weights` wrote, all of it.
+
+    Parameters
+    ----------
+    network
+        Changed in place.
+    path
+        The file.
+
+    Raises
+    ------
+    CommandError
+        If the file is missing, damaged or of another network.
+    """
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError):
+        raise CommandError(
+            f"{path.name} is missing, damaged or not of a {network.architecture}: train again into a new folder"
+        ) from None
+
+
+def _imagenet(architecture: str) -> dict[str, Tensor]:
+    try:
+        network = timm.create_model(ARCHITECTURES[architecture], pretrained=True)
+    except Exception as error:  # each transport that timm may use raises its own kinds
+        raise CommandError(
+            f"the ImageNet weights of {architecture} could not be downloaded ({type(error).__name__}): connect to the"
+            " network, give a file with --weights FILE, or say --weights none to start from random ones"
+        ) from error
+    state: dict[str, Tensor] = network.state_dict()
+    return state
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError):
+        raise CommandError(
+            f"'{path.name}' cannot be read as weights: give safetensors, or a torch checkpoint of tensors only"
+        ) from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    return {
+        str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, torch.Tensor)
+    }
