@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lymphcad.slice import CtSlice
 
 _UID = re.compile(r"[0-9.]{1,64}")
+_SPACING_TOLERANCE = 0.01
 
 
 def read_image(
@@ -39,8 +41,9 @@ def read_image(
     frame
         Number of the frame in a multi-frame DICOM file, from 1; None if the file has one frame.
     spacing_mm
-        Distance between the centres of neighbouring pixels of a PNG or JPEG, mm; None if it is not known. A DICOM file
-        has its own.
+        Distance between the centres of neighbouring pixels that the table gives, mm; None if it gives none. A PNG or
+        JPEG is read with it. A DICOM file is read with its own, which the scanner wrote for this very image; if they
+        differ by more than 1 %, `assumptions` says so.
     window_level_hu, window_width_hu, field_of_view_mm
         What is assumed of a PNG or JPEG, HU and mm; see `lymphcad.greyscale.read_greyscale`.
 
@@ -59,7 +62,8 @@ def read_image(
         start = file.read(132)
     # DICOM leaves the first 128 bytes to anybody, so they may look like another format.
     if start[128:] == b"DICM" or not start.startswith((PNG_MAGIC, JPEG_MAGIC)):
-        return read_slice(path, frame)
+        ct = read_slice(path, frame)
+        return ct if spacing_mm is None else _with_own_spacing(ct, spacing_mm)
     if frame not in (None, 1):
         raise Refusal(Reason.NO_SUCH_FRAME, f"frame {frame} was asked for, and a PNG or JPEG has one: leave it empty")
     return read_greyscale(
@@ -69,6 +73,17 @@ def read_image(
         field_of_view_mm=field_of_view_mm,
         spacing_mm=spacing_mm,
     )
+
+
+def _with_own_spacing(ct: CtSlice, spacing_mm: float) -> CtSlice:
+    """Return a slice, with a sentence if the table contradicts its spacing."""
+    if all(abs(spacing_mm - own) <= _SPACING_TOLERANCE * own for own in ct.spacing_mm):
+        return ct
+    note = (
+        f"The table says {spacing_mm:g} mm for each pixel and the DICOM file {ct.spacing_mm[0]:g} x"
+        f" {ct.spacing_mm[1]:g} mm: the file is assumed to be right."
+    )
+    return replace(ct, assumptions=(*ct.assumptions, note))
 
 
 class ImageFinder:

@@ -74,7 +74,7 @@ def draw_overlay(ct: CtSlice, row: float, col: float, finding: Finding, manifest
         f"Probability of metastasis {finding.probability:.3f}: {finding.call} at threshold {finding.threshold:.3f}"
         f"   (row {row:g}, column {col:g}{frame})"
     )
-    assumed = " Grey values or scale are assumed." if ct.assumptions else ""
+    assumed = " Read with assumptions: see the result." if ct.assumptions else ""
     pen = ImageDraw.Draw(picture)
     pen.text((8, PANEL + STRIP + 2), found, _WHITE, _font(_LARGE))
     notice = f"{RESEARCH_USE_ONLY}.{assumed} Bundle {finding.bundle}"

@@ -37,7 +37,8 @@ class CtSlice:
     position_mm
         Image Position (Patient), (0020,0032): centre of the first pixel, mm; None if absent.
     assumptions
-        Plain sentences on what was assumed because the file does not say it; goes into the result.
+        Plain sentences on what was assumed because the file does not say it, or another source contradicts it; they
+        go into the result.
     """
 
     hu: npt.NDArray[np.int16]

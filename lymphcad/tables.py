@@ -79,13 +79,13 @@ class CohortRow:
     label
         1 if the node is metastatic, 0 if it is benign.
     patient
-        Whose node it is; no patient may stand in two splits.
+        Whose node it is.
     lesion
-        Which of the patient's lesions it is; the patient if the table gives none.
+        Which of the patient's lesions it is; None if the table gives none.
     diameter_mm
         The node's diameter, mm; None if the table gives none.
     split
-        ``train``, ``val`` or ``test``; None if the table gives none.
+        ``train``, ``val`` or ``test``, the same in all rows of a patient; None in all rows if the table gives none.
     """
 
     line: int
@@ -95,7 +95,7 @@ class CohortRow:
     node: str
     label: int
     patient: str
-    lesion: str
+    lesion: str | None
     diameter_mm: float | None
     split: str | None
     frame: int | None
@@ -150,7 +150,8 @@ def read_cohort(path: Path) -> list[CohortRow]:
     Raises
     ------
     TableError
-        As in `read_nodes`, and one error for all rows with a problem: the first 20, and how many more there are.
+        As in `read_nodes`; one error for all rows with a problem: the first 20, and how many more there are; if a
+        patient stands in more than one part of the split, or only some rows have a split.
     """
     rows: list[CohortRow] = []
     problems: list[str] = []
@@ -169,7 +170,37 @@ def read_cohort(path: Path) -> list[CohortRow]:
             f"{bad_rows} {'row' if bad_rows == 1 else 'rows'} of the cohort cannot be used, correct the table: "
             f"{'; '.join(problems)}{more}"
         )
+    _check_split(rows)
     return rows
+
+
+def _check_split(rows: Sequence[CohortRow]) -> None:
+    """Refuse a split that leaves rows out, or patients in two parts: every figure would be inflated."""
+    without = [number for number, row in enumerate(rows, start=1) if row.split is None]
+    if 0 < len(without) < len(rows):
+        raise TableError(
+            f"{len(without)} of {len(rows)} rows have no split ({_numbers(without)}), and all or none must have one:"
+            " fill the column split, or remove it"
+        )
+    first: dict[str, int] = {}
+    torn: dict[str, tuple[int, int]] = {}
+    for number, row in enumerate(rows, start=1):
+        other = first.setdefault(row.patient, number)
+        if rows[other - 1].split != row.split:
+            torn.setdefault(row.patient, (other, number))
+    if torn:
+        pairs = [f"rows {one} and {other}" for one, other in list(torn.values())[:_MAX_PROBLEMS]]
+        more = f"; and {len(torn) - len(pairs)} more" if len(torn) > len(pairs) else ""
+        raise TableError(
+            f"{len(torn)} {'patient stands' if len(torn) == 1 else 'patients stand'} in more than one part of the split"
+            f" ({'; '.join(pairs)}{more}), which inflates every figure: give all rows of a patient the same split"
+        )
+
+
+def _numbers(rows: Sequence[int]) -> str:
+    """Return the first numbers of rows."""
+    more = f" and {len(rows) - _MAX_PROBLEMS} more" if len(rows) > _MAX_PROBLEMS else ""
+    return f"{'row' if len(rows) == 1 else 'rows'} {', '.join(map(str, rows[:_MAX_PROBLEMS]))}{more}"
 
 
 def _node_row(record: _Record) -> NodeRow:
@@ -219,7 +250,7 @@ def _cohort_row(record: _Record) -> tuple[CohortRow | None, list[str]]:
         node=fields["node"] or str(record.number),
         label=int(fields["label"]),
         patient=fields["patient"],
-        lesion=fields["lesion"] or fields["patient"],
+        lesion=fields["lesion"] or None,
         diameter_mm=diameter_mm,
         split=split,
         frame=frame,

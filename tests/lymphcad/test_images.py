@@ -57,6 +57,27 @@ def test_everything_else_is_for_the_dicom_reader(tmp_path, monkeypatch, start):
     assert asked == [(path, 3)]
 
 
+def test_a_dicom_file_knows_its_spacing_better_than_a_table(shipped):
+    path = shipped("CT_small.dcm")
+    alone = read_image(path, frame=None, spacing_mm=None, **BUNDLE)
+    own = alone.spacing_mm[0]
+    assert alone.spacing_mm == (own, own)
+    for given, is_said in ((own, False), (own * 1.009, False), (own * 1.012, True), (own / 1.012, True)):
+        image = read_image(path, frame=None, spacing_mm=given, **BUNDLE)
+        assert image.spacing_mm == alone.spacing_mm
+        assert len(image.assumptions) == is_said
+        if is_said:
+            assert f"{given:g} mm" in image.assumptions[0]
+            assert "the file is assumed to be right" in image.assumptions[0]
+
+
+def test_one_spacing_for_pixels_that_are_not_square(ct, save):
+    ct.PixelSpacing = [0.5, 0.8]
+    image = read_image(save(ct), frame=None, spacing_mm=0.5, **BUNDLE)
+    assert image.spacing_mm == (0.5, 0.8)
+    assert "0.5 x 0.8 mm" in image.assumptions[0]
+
+
 def test_missing_image(tmp_path):
     with pytest.raises(Refusal) as error:
         read_image(tmp_path / "none", frame=None, spacing_mm=None, **BUNDLE)

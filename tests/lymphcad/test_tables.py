@@ -65,15 +65,15 @@ def test_node_table_round_trip(tmp_path, rows, mark):
             texts,
             texts,
             st.none() | positive,
-            st.sampled_from([None, "train", "val", "test"]),
             optional_frame,
             st.none() | positive,
         ),
         min_size=1,
         max_size=5,
-    )
+    ),
+    split=st.sampled_from([None, "train", "val", "test"]),
 )
-def test_cohort_round_trip(tmp_path, rows):
+def test_cohort_round_trip(tmp_path, rows, split):
     header = [
         "image",
         "row",
@@ -83,10 +83,11 @@ def test_cohort_round_trip(tmp_path, rows):
         "patient",
         "lesion",
         "diameter_mm",
-        "split",
         "frame",
         "spacing_mm",
+        "split",
     ]
+    rows = [(*row, split) for row in rows]
     read = read_cohort(write(tmp_path / "cohort.csv", as_csv(header, rows)))
     assert [tuple(getattr(r, name) for name in header) for r in read] == rows
 
@@ -188,11 +189,36 @@ def test_values_in_place_of_a_header_are_not_repeated(tmp_path):
 
 
 def test_cohort_defaults(tmp_path):
-    text = "image,row,col,label,patient,split\na,1,2,1,P7,validation\nb,3,4,0,P8,\n"
+    text = "image,row,col,label,patient,split\na,1,2,1,P7,validation\nb,3,4,0,P8,test\n"
     assert cohort(tmp_path, text) == [
-        CohortRow(2, "a", 1.0, 2.0, "1", 1, "P7", "P7", None, "val", None, None),
-        CohortRow(3, "b", 3.0, 4.0, "2", 0, "P8", "P8", None, None, None, None),
+        CohortRow(2, "a", 1.0, 2.0, "1", 1, "P7", None, None, "val", None, None),
+        CohortRow(3, "b", 3.0, 4.0, "2", 0, "P8", None, None, "test", None, None),
     ]
+    assert [row.split for row in cohort(tmp_path, text.replace("validation", "").replace("test", ""))] == [None, None]
+
+
+def split_table(*splits):
+    rows = (f"a,1,2,1,{patient},{split}" for patient, split in splits)
+    return "image,row,col,label,patient,split\n" + "\n".join(rows) + "\n"
+
+
+def test_patient_in_two_parts_of_the_split(tmp_path):
+    names = [("DOE", "train"), ("ROE", "test"), ("DOE", "train"), ("DOE", "val"), ("DOE", "test"), ("ROE", "test")]
+    with pytest.raises(TableError, match=r"^1 patient stands .*\(rows 1 and 4\)") as error:
+        cohort(tmp_path, split_table(*names))
+    assert "DOE" not in str(error.value)
+    many = [(f"DOE{number}", split) for number in range(30) for split in ("val", "test")]
+    with pytest.raises(TableError, match="rows 39 and 40; and 10 more") as error:
+        cohort(tmp_path, split_table(*many))
+    assert "DOE" not in str(error.value)
+    assert len(cohort(tmp_path, split_table(("DOE", "val"), ("ROE", "test"), ("DOE", "validation")))) == 3
+
+
+def test_split_of_some_rows_only(tmp_path):
+    with pytest.raises(TableError, match=r"^2 of 3 rows have no split \(rows 1, 3\)"):
+        cohort(tmp_path, split_table(("A", ""), ("B", "test"), ("C", "")))
+    with pytest.raises(TableError, match=r"and 5 more\)"):
+        cohort(tmp_path, split_table(("A", "train"), *(("B", "") for _ in range(25))))
 
 
 @pytest.mark.parametrize(
