@@ -113,7 +113,7 @@ def _read(header: Header, path: Path, frame: int | None) -> CtSlice:
     pixels = _pixel_format(elements, little=little)
     check_pixel_data(header, pixels)
     index = _frame_index(frame, pixels.frames)
-    groups = fg.FrameGroups(elements, index, pixels.frames, enhanced=sop_class in _ENHANCED)
+    groups = fg.FrameGroups(elements, header.groups if sop_class in _ENHANCED else None, index, pixels.frames)
     _check_localizer(groups.macro(fg.CT_IMAGE_FRAME_TYPE), _FRAME_TYPE)
     spacing = _spacing(groups.macro(fg.PIXEL_MEASURES))
     slope, intercept = _rescale(groups.macro(fg.PIXEL_VALUE_TRANSFORMATION))
@@ -155,7 +155,11 @@ def _check_ct(elements: Any) -> UID:
 
 
 def _check_localizer(elements: Any, tag: int) -> None:
-    """Refuse a localizer by value 3 of Image Type or Frame Type (PS3.3, C.8.2.1.1.1 and C.8.15.2.1.2)."""
+    """Refuse a localizer by Image Type or Frame Type.
+
+    The standard has LOCALIZER in value 3 (PS3.3, C.8.2.1.1.1 and C.8.15.2.1.2); it counts in every value, for a file
+    that was written again may have it further on, and no other image has it.
+    """
     if "LOCALIZER" in [value.strip() for value in text(elements, tag).split("\\")]:
         raise Refusal(
             Reason.LOCALIZER,

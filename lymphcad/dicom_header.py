@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pydicom.config
 from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from lymphcad.errors import Reason, Refusal
+from lymphcad.functional_groups import PER_FRAME, SHARED
+from lymphcad.last_header import LastHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +48,7 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_DATA = 0x7FE00010
 _OTHER_PIXEL_DATA = (0x7FE00008, 0x7FE00009)  # Float and Double Float Pixel Data: never in a CT
 _DELIMITERS = (struct.pack("<HHL", 0xFFFE, 0xE0DD, 0), struct.pack(">HHL", 0xFFFE, 0xE0DD, 0))
+_last_header = LastHeader()
 _UID_TEXT = re.compile(r"[0-9.]{1,64}")
 
 
@@ -55,7 +59,10 @@ class Header:
     Attributes
     ----------
     elements
-        The dataset with the wanted elements only.
+        The dataset with the wanted elements only, but for the next.
+    groups
+        A dataset with the functional groups sequences, if they are wanted. They stand apart because pydicom, to parse
+        a sequence, converts other elements of its dataset, too.
     transfer_syntax
         Of what `stream` holds: Explicit VR Little Endian if the file was deflated.
     stream
@@ -69,6 +76,7 @@ class Header:
     """
 
     elements: Any
+    groups: Any
     transfer_syntax: UID
     stream: BinaryIO
     size: int
@@ -104,7 +112,12 @@ def open_dicom(path: Path, tags: list[int], last_tag: int = _PIXEL_DATA) -> Iter
         if last_tag >= _PIXEL_DATA and size <= _READ_WHOLE_BYTES:
             contents = file.read()
             stream, size = io.BytesIO(contents), len(contents)
-        yield _read(stream, size, tags, last_tag)
+        header = _last_header.find(stream, size, tags)
+        if header is None:
+            stream.seek(0)
+            header = _read(stream, size, tags, last_tag)
+            _last_header.keep(header, stream, tags)
+        yield header
 
 
 @contextmanager
@@ -203,10 +216,15 @@ def _read(stream: BinaryIO, size: int, tags: list[int], last_tag: int) -> Header
         implicit=syntax == ImplicitVRLittleEndian,
         little=syntax != ExplicitVRBigEndian,
     )
+    groups = Dataset()
+    for tag in (SHARED, PER_FRAME):
+        if (sequence := elements.get_item(tag)) is not None:
+            del elements[tag]
+            groups[tag] = sequence
     if found is None or found[0] != _PIXEL_DATA:
-        return Header(elements, syntax, stream, size)
+        return Header(elements, groups, syntax, stream, size)
     _, offset, length = found
-    return Header(elements, syntax, stream, size, offset, None if length == _UNDEFINED_LENGTH else length)
+    return Header(elements, groups, syntax, stream, size, offset, None if length == _UNDEFINED_LENGTH else length)
 
 
 def _read_elements(

@@ -21,13 +21,14 @@ class FrameGroups:
     Parameters
     ----------
     elements
-        The header, with `SHARED` and `PER_FRAME` if it has them.
+        The header.
+    groups
+        A dataset with `SHARED` and `PER_FRAME`, if the file has them; None if the SOP class does not keep these
+        elements in functional groups, as Enhanced CT does (PS3.3, A.38 and A.70).
     index
         The frame, from 0.
     frames
         How many frames the file says it has.
-    enhanced
-        Whether the SOP class keeps these elements in functional groups (PS3.3, A.38 and A.70).
 
     Raises
     ------
@@ -35,12 +36,12 @@ class FrameGroups:
         ``unreadable`` if there is not one per-frame item for each frame.
     """
 
-    def __init__(self, elements: Any, index: int, frames: int, *, enhanced: bool) -> None:
+    def __init__(self, elements: Any, groups: Any, index: int, frames: int) -> None:
         self._groups: list[Any] | None = None
         self._elements = elements
-        if not enhanced:
+        if groups is None:
             return
-        per_frame = _items(elements, PER_FRAME)
+        per_frame = _items(groups, PER_FRAME)
         if len(per_frame) != frames:
             raise Refusal(
                 Reason.UNREADABLE,
@@ -48,7 +49,7 @@ class FrameGroups:
                 " (5200,9230), and each frame needs one: export the series again",
             )
         # A group stands in one of the two; a frame's own comes first should a file have it in both.
-        self._groups = [per_frame[index], *_items(elements, SHARED)[:1]]
+        self._groups = [per_frame[index], *_items(groups, SHARED)[:1]]
 
     def macro(self, tag: int) -> Any:
         """Return the data set that holds the elements of one macro.

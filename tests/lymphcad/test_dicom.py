@@ -1,3 +1,4 @@
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -19,9 +20,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from lymphcad import dicom_header
 from lymphcad.dicom import read_slice
 from lymphcad.dicom_header import read_sop_instance_uid
 from lymphcad.dicom_pixels import hounsfield
+from lymphcad.last_header import LastHeader
 from lymphcad.slice import PADDING_HU
 
 
@@ -241,6 +244,34 @@ def test_large_file_is_read_in_parts(enhanced, save, monkeypatch):
     np.testing.assert_array_equal(read_slice(path, frame=2).hu, whole)
     enhanced.compress(JPEG2000Lossless)
     np.testing.assert_array_equal(read_slice(save(enhanced), frame=2).hu, whole)
+
+
+@pytest.mark.parametrize("is_undefined_length", [True, False])
+def test_header_of_many_frames_is_parsed_once_and_is_never_stale(enhanced, save, monkeypatch, is_undefined_length):
+    for element in enhanced:
+        if element.VR == "SQ":
+            element.is_undefined_length = is_undefined_length
+    path = save(enhanced)
+    parsed = []
+    original = dicom_header._read
+    monkeypatch.setattr(dicom_header, "_last_header", LastHeader())
+    monkeypatch.setattr(dicom_header, "_read", lambda *arguments: parsed.append(path) or original(*arguments))
+    images = [read_slice(path, frame) for frame in (1, 2, 1)]
+    assert len(parsed) == 1
+    assert [image.position_mm for image in images] == [(-1, -2, 10), (-1, -2, 15), (-1, -2, 10)]
+    np.testing.assert_array_equal(images[0].hu, images[2].hu)
+    # Another file in its place, of the same size and time, as a copy may leave it.
+    contents, before = path.read_bytes(), path.stat()
+    assert contents.count(b"0.5\\0.75") == 1
+    path.write_bytes(contents.replace(b"0.5\\0.75", b"0.6\\0.85"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert read_slice(path, 1).spacing_mm == (0.6, 0.85)
+    last = contents.index(enhanced.PixelData) + len(enhanced.PixelData) - 2
+    path.write_bytes(contents[:last] + b"\x01\x02" + contents[last + 2 :])  # the same header on other pixels
+    assert read_slice(path, 2).spacing_mm == (0.5, 0.75)
+    assert read_slice(path, 2).hu[-1, -1] == 0x0201 * 2 - 1025
+    read_sop_instance_uid(path)  # other elements of the same file
+    assert read_slice(path, 2).spacing_mm == (0.5, 0.75)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
