@@ -50,6 +50,7 @@ _SPACING = 0x00280030
 _ALLOCATED, _STORED, _HIGH_BIT, _REPRESENTATION = 0x00280100, 0x00280101, 0x00280102, 0x00280103
 _PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
 _INTERCEPT, _SLOPE, _RESCALE_TYPE, _MODALITY_LUT = 0x00281052, 0x00281053, 0x00281054, 0x00283000
+_OVERLAY_BITS = [group << 16 | 0x0102 for group in range(0x6000, 0x6020, 2)]
 _OFFSETS, _OFFSET_LENGTHS = 0x7FE00001, 0x7FE00002
 
 # fmt: off
@@ -57,7 +58,7 @@ _TAGS = [
     _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY, _STUDY, _SERIES, _FRAME_OF_REFERENCE, _POSITION, _ORIENTATION,
     _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _SPACING, _ALLOCATED, _STORED, _HIGH_BIT, _REPRESENTATION,
     _PADDING, _PADDING_LIMIT, _INTERCEPT, _SLOPE, _RESCALE_TYPE, _MODALITY_LUT, fg.SHARED, fg.PER_FRAME,
-    _OFFSETS, _OFFSET_LENGTHS,
+    _OFFSETS, _OFFSET_LENGTHS, *_OVERLAY_BITS,
 ]
 # fmt: on
 
@@ -218,7 +219,9 @@ def _pixel_format(elements: Any, *, little: bool) -> PixelFormat:
             f"BitsAllocated {allocated}, BitsStored {stored}, HighBit {high_bit} and PixelRepresentation"
             f" {representation} do not describe a CT's pixels (e.g. 16, 12, 11 and 0): export the image again",
         )
-    return PixelFormat(rows, columns, int(frames[0]), allocated, stored, representation == 1)
+    overlays = [unsigned(elements, tag, little=little) or 0 for tag in _OVERLAY_BITS]
+    mask = sum(1 << position for position in {*overlays} if stored <= position < allocated)
+    return PixelFormat(rows, columns, int(frames[0]), allocated, stored, representation == 1, mask)
 
 
 def _frame_index(frame: int | None, frames: int) -> int:

@@ -70,6 +70,8 @@ class PixelFormat:
         Bits of a pixel's cell, and those of them that hold its value (the lowest ones).
     is_signed
         PixelRepresentation (0028,0103) is 1: two's complement.
+    overlay_bits
+        Mask of the other bits of a cell that the file says hold overlay planes, as old files do.
     """
 
     rows: int
@@ -78,6 +80,7 @@ class PixelFormat:
     bits_allocated: int
     bits_stored: int
     is_signed: bool
+    overlay_bits: int = 0
 
     @property
     def frame_bytes(self) -> int:
@@ -159,7 +162,9 @@ def stored_values(header: Header, pixels: PixelFormat, index: int) -> npt.NDArra
         values = _native(header, pixels, index)
     else:
         header.stream.seek(0)
-        values = pixel_array(header.stream, index=index, decoding_plugin=_plugin(syntax))
+        # Left to itself, pydicom would mask some transfer syntaxes' unused bits; `_within_bits_stored` looks at them.
+        plugin = _plugin(syntax)
+        values = pixel_array(header.stream, index=index, decoding_plugin=plugin, correct_unused_bits=False)
     if values.shape != (pixels.rows, pixels.columns) or values.dtype.kind not in "iu":
         raise Refusal(
             Reason.UNREADABLE,
@@ -274,26 +279,40 @@ def _cut_off() -> Refusal:
 def _within_bits_stored(values: npt.NDArray[Any], pixels: PixelFormat) -> npt.NDArray[Any]:
     """Extend the sign from BitsStored (0028,0101), and refuse values that need more bits than that.
 
-    Unused bits are zero or the extended sign (PS3.5, section 8.1.1), but old files keep an overlay there, and some
-    writers say 12 bits and store 16. Which of the two it is cannot be told, and either reading would make up HU.
+    Unused bits are zero, the extended sign, or overlay planes if Overlay Bit Position (60xx,0102) says so (PS3.5,
+    section 8.1.1, and its retired section 8.1.2). But some writers say 12 bits and store 16; whatever else stands in
+    unused bits may be that, and masking it would make up HU.
     """
     bits = pixels.bits_stored
     if bits == values.dtype.itemsize * 8:
         return values
-    low, high = int(values.min()), int(values.max())
-    if pixels.is_signed:
-        if -(1 << (bits - 1)) <= low and high < 1 << (bits - 1):
-            return values
-        if low >= 0 and high < 1 << bits:
-            unused = values.dtype.itemsize * 8 - bits
-            return (values << unused) >> unused
-    elif low >= 0 and high < 1 << bits:
-        return values
+    candidates = [values]
+    if pixels.overlay_bits:
+        mask = np.array(pixels.overlay_bits, f"u{values.dtype.itemsize}").view(values.dtype.newbyteorder("="))
+        candidates.append(values & ~mask)
+        if pixels.is_signed:  # the bits around the overlay hold the sign
+            candidates.append(np.where(values & (1 << (bits - 1)), values | mask, values & ~mask))
+    for candidate in candidates:
+        fitting = _extended(candidate, pixels)
+        if fitting is not None:
+            return fitting
     raise Refusal(
         Reason.UNREADABLE,
-        f"pixels hold values from {low} to {high}, which do not fit in BitsStored (0028,0101) = {bits}"
+        f"pixels hold values from {values.min()} to {values.max()}, which do not fit in BitsStored (0028,0101) = {bits}"
         f" ({'signed' if pixels.is_signed else 'unsigned'}): export the image again, without burnt-in overlays",
     )
+
+
+def _extended(values: npt.NDArray[Any], pixels: PixelFormat) -> npt.NDArray[Any] | None:
+    """Return values with the sign extended from BitsStored; None if they do not fit in it."""
+    bits = pixels.bits_stored
+    low, high = int(values.min()), int(values.max())
+    if pixels.is_signed and -(1 << (bits - 1)) <= low and high < 1 << (bits - 1):
+        return values
+    if low < 0 or high >= 1 << bits:
+        return None
+    unused = values.dtype.itemsize * 8 - bits
+    return (values << unused) >> unused if pixels.is_signed else values
 
 
 def hounsfield(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -73,4 +74,4 @@ class LastHeader:
             return
         stream.seek(0)
         # Without the stream, which holds the file open or all of it in memory.
-        self._parsed = _Parsed(stream.read(offset), tuple(tags), replace(header, stream=None))
+        self._parsed = _Parsed(stream.read(offset), tuple(tags), replace(header, stream=io.BytesIO()))

@@ -157,6 +157,33 @@ def test_sign_stands_at_bits_stored(ct, save):
     np.testing.assert_array_equal(read_slice(path).hu, stored - 1024)
 
 
+def with_overlay_in_pixels(dataset, stored, position, group=0x6000):
+    """An overlay plane in an unused bit, as the standard allowed until 2004."""
+    plane = np.random.default_rng(2).random(stored.shape) < 0.3
+    bit = np.uint16(1 << position)
+    raw = stored.view(np.uint16)
+    set_pixels(dataset, np.where(plane, raw | bit, raw & ~bit).view(stored.dtype), 12)
+    dataset.add_new((group, 0x0010), "US", stored.shape[0])
+    dataset.add_new((group, 0x0011), "US", stored.shape[1])
+    dataset.add_new((group, 0x0040), "CS", "G")
+    dataset.add_new((group, 0x0050), "SS", [1, 1])
+    dataset.add_new((group, 0x0100), "US", 16)
+    dataset.add_new((group, 0x0102), "US", position)
+    return dataset
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("position", [12, 15])
+@pytest.mark.parametrize("kind", ["unsigned", "sign at bit 11", "sign extended"])
+def test_overlay_in_unused_bits(ct, save, kind, position, compressed):
+    values = np.random.default_rng(1).integers(0, 4096, (16, 16), np.int16)
+    stored = values.astype(np.uint16) if kind == "unsigned" else values - 2048
+    with_overlay_in_pixels(ct, stored & 0x0FFF if kind == "sign at bit 11" else stored, position, 0x6004)
+    if compressed:
+        ct.compress(RLELossless)
+    np.testing.assert_array_equal(read_slice(save(ct)).hu, stored.astype(int) - 1024)
+
+
 def test_padding_value(ct, save):
     stored = np.array([[-2000, -1999], [-1001, 5]] * 8, np.int16).repeat(8, axis=1)
     set_pixels(ct, stored, 16).add_new("PixelPaddingValue", "SS", -2000)

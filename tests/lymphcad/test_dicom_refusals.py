@@ -205,6 +205,20 @@ def test_no_decoder(ct, save, syntax):
     assert pydicom.uid.UID(syntax).name in str(refusal)
 
 
+@pytest.mark.parametrize("position", [None, 0, 13])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_values_in_unused_bits_that_no_overlay_explains(ct, save, compressed, position):
+    ct.BitsStored, ct.HighBit, ct.PixelRepresentation = 12, 11, 0
+    stored = np.arange(128 * 128, dtype=np.uint16).reshape(128, 128) % 4096
+    stored[5, 5] |= 1 << 12
+    ct.PixelData = stored.tobytes()
+    if position is not None:
+        ct.add_new((0x6000, 0x0102), "US", position)
+    if compressed:
+        ct.compress(RLELossless)
+    assert refused(save(ct)).reason is Reason.UNREADABLE
+
+
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 def test_cut_off_compressed_pixels(ct, save, syntax):
     ct.compress(syntax)
