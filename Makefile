@@ -1,22 +1,33 @@
-# `make test` needs Python 3.10 to 3.12 and, for its system packages, apt-get (or what it names, installed by hand).
+# Needs Python 3.10 to 3.12 and, for the system packages of `make test`, apt-get (or what it names, installed by hand).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: test lint pytest system clean
+.PHONY: demo test lint pytest system clean
+
+# A sample study through a real tritonserver, from nothing to pictures in demo-out/. No torch.
+demo: $(VENV)/.serve
+	rm -rf demo-out
+	$(BIN)/lymphcad demo --out demo-out
 
 test: system $(VENV)/.dev lint pytest
 
-$(VENV)/.dev: pyproject.toml constraints.txt
+$(VENV)/.serve: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) '.[serve]'
 	touch $@
 
-# dcmcjpeg makes lossless JPEG files; without it that test skips, and CI fails.
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) '.[dev]'
+	touch $@ $(VENV)/.serve
+
+# dcmcjpeg makes lossless JPEG files, dciodvfy checks the ones we write; without them those tests skip, and CI fails.
 system:
-	@command -v dcmcjpeg >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get \
-	  >/dev/null && apt-get update -qq && apt-get install -y -qq dcmtk >/dev/null; } \
-	  || echo "install dcmtk to run every test"
+	@{ command -v dcmcjpeg && command -v dciodvfy; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get \
+	  >/dev/null && apt-get update -qq && apt-get install -y -qq dcmtk dicom3tools >/dev/null; } \
+	  || echo "install dcmtk and dicom3tools to run every test"
 
 lint:
 	$(BIN)/ruff check .
@@ -28,4 +39,4 @@ pytest:
 	$(BIN)/python -m pytest -q
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) demo-out
