@@ -14,13 +14,14 @@ from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
 import lymphcad
-from lymphcad.errors import LymphcadError
+from lymphcad.errors import InterruptedByUser, LymphcadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 GROUP = "lymphcad.commands"
 WRONG_COMMAND = 2
+INTERRUPTED = 130
 
 
 class _Stages(TyperGroup):
@@ -76,7 +77,7 @@ def main(arguments: list[str] | None = None) -> Any:
         app(args=arguments, prog_name="lymphcad")
     except LymphcadError as error:
         _say(str(error))
-        sys.exit(WRONG_COMMAND)
+        sys.exit(INTERRUPTED if isinstance(error, InterruptedByUser) else WRONG_COMMAND)
     except ModuleNotFoundError as error:
         extra = extra_for(error.name or "")
         if extra is None:

@@ -51,6 +51,10 @@ class CommandError(LymphcadError):
     """The command was wrong as a whole (exit code 2): a folder that is not there, options that exclude each other."""
 
 
+class InterruptedByUser(LymphcadError):  # noqa: N818 - it is no error of the program's
+    """The user stopped the command (exit code 130); the message says what is there."""
+
+
 class TableError(CommandError):
     """A node or cohort table that cannot be used as a whole: a column is missing, it is empty or not text."""
 

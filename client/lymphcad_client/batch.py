@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lymphcad import RESEARCH_USE_ONLY
-from lymphcad.errors import CommandError, Refusal, ServerError
+from lymphcad.errors import Refusal, ServerError
 from lymphcad.images import ImageFinder, read_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Generator, Iterable
 
     from lymphcad.finding import Finding
     from lymphcad.slice import CtSlice
     from lymphcad.tables import NodeRow
     from lymphcad_client.scorer import Scorer
 
-COLUMNS = ("image", "row", "col", "node", "status", "reason", "probability", "call", "threshold", "heatmap", "bundle")
 _IN_FLIGHT = 8
-NOTICE = "RESEARCH_USE_ONLY.txt"
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,11 @@ class Result:
     ct: CtSlice | None = None
 
 
-def score_nodes(nodes: Iterable[NodeRow], finder: ImageFinder, scorer: Scorer) -> Iterator[Result]:
+def score_nodes(nodes: Iterable[NodeRow], finder: ImageFinder, scorer: Scorer) -> Generator[Result, None, None]:
     """Score nodes, several requests in flight, results in the order of the table.
+
+    However long the table is, no more images are held than requests are in flight. Close the generator to stop early:
+    it waits for those that the scorer is answering.
 
     Parameters
     ----------
@@ -70,7 +68,8 @@ def score_nodes(nodes: Iterable[NodeRow], finder: ImageFinder, scorer: Scorer) -
         One a node.
     """
     images = _LastImage(finder, scorer)
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+    pool = ThreadPoolExecutor(_IN_FLIGHT)
+    try:
         waiting: deque[Future[Result] | Result] = deque()
         for node in nodes:
             waiting.append(_start(node, images, scorer, pool))
@@ -78,6 +77,8 @@ def score_nodes(nodes: Iterable[NodeRow], finder: ImageFinder, scorer: Scorer) -
                 yield _finished(waiting.popleft())
         while waiting:
             yield _finished(waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _finished(waiting: Future[Result] | Result) -> Result:
@@ -97,7 +98,7 @@ def _start(node: NodeRow, images: _LastImage, scorer: Scorer, pool: ThreadPoolEx
 def _score(node: NodeRow, ct: CtSlice, scorer: Scorer) -> Result:
     row, col = (math.nan if value is None else value for value in (node.row, node.col))
     try:
-        return Result(node, "scored", "; ".join(ct.assumptions), scorer.score(ct, row, col), ct)
+        return Result(node, "scored", " ".join(ct.assumptions), scorer.score(ct, row, col), ct)
     except Refusal as refusal:
         return Result(node, "refused", str(refusal))
     except ServerError as error:
@@ -127,46 +128,3 @@ class _LastImage:
             )
             self._key = key
         return self._ct
-
-
-def write_results(
-    results: Iterable[Result], out: Path, draw: Callable[[Result, int], str] | None, count: Callable[[Result], None]
-) -> None:
-    """Write ``results.csv``, and the notice that goes with it.
-
-    Parameters
-    ----------
-    results
-        In the order of the table.
-    out
-        An existing folder.
-    draw
-        Writes the overlay of a scored node, given its number from 1, and returns its path relative to `out`.
-    count
-        Called with each result once its row is written.
-
-    Raises
-    ------
-    CommandError
-        If the folder cannot be written to.
-    """
-    try:
-        (out / NOTICE).write_text(f"{RESEARCH_USE_ONLY}.\n", encoding="utf-8")
-        with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for number, result in enumerate(results, start=1):
-                writer.writerow(_row(result, draw(result, number) if draw and result.finding else ""))
-                count(result)
-    except OSError as error:
-        raise CommandError(f"'{out}' cannot be written to ({error.strerror}): name another folder with --out") from None
-
-
-def _row(result: Result, heatmap: str) -> Sequence[str]:
-    node = result.node
-    at = ["" if value is None else f"{value:g}" for value in (node.row, node.col)]
-    start = [node.image, *at, node.node, result.status, result.reason]
-    if result.finding is None:
-        return [*start, "", "", "", "", ""]
-    answer = result.finding
-    return [*start, f"{answer.probability:.6f}", answer.call, f"{answer.threshold:.6f}", heatmap, answer.bundle]

@@ -23,6 +23,8 @@ def score(
 ) -> None:
     """Score lymph nodes on CT images: one row of results.csv for each, scored or refused with its reason."""
     import json
+    import signal
+    from dataclasses import replace
 
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -31,9 +33,10 @@ def score(
     from lymphcad.errors import CommandError
     from lymphcad.images import ImageFinder, list_images
     from lymphcad.tables import NodeRow, read_nodes
-    from lymphcad_client.batch import Result, score_nodes, write_results
+    from lymphcad_client.batch import Result, score_nodes
     from lymphcad_client.overlay import write_overlay
-    from lymphcad_client.table import results_table
+    from lymphcad_client.results import write_results
+    from lymphcad_client.table import SHOWN, results_table
     from lymphcad_client.triton import TritonScorer
 
     if out is None:
@@ -50,6 +53,7 @@ def score(
             raise CommandError("no image was given: name files or folders before --node")
         rows = [NodeRow(line, str(file), row, col, str(line)) for line, file in enumerate(files, start=1)]
         finder = ImageFinder(Path(), [])
+    signal.signal(signal.SIGTERM, _stop)
     digest = None if bundle is None else Bundle(bundle).digest
     console = Console(stderr=True)
     shown: list[Result] = []
@@ -60,14 +64,14 @@ def score(
         except OSError as error:
             raise CommandError(f"'{out}' cannot be made ({error.strerror}): name another folder with --out") from None
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as progress:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("Scoring", total=len(rows))
 
             def count(result: Result) -> None:
                 counts[result.status] += 1
                 progress.advance(task)
-                if len(shown) < 50:
-                    shown.append(result)
+                if len(shown) < SHOWN:
+                    shown.append(replace(result, ct=None))  # the table does not need the image
 
             def draw(result: Result, number: int) -> str:
                 return write_overlay(result, number, out, scorer.manifest)
@@ -79,6 +83,11 @@ def score(
         results_table(Console(), shown, len(rows), out)
     if counts["scored"] < len(rows):
         raise typer.Exit(SOME_NOT_SCORED)
+
+
+def _stop(*_: object) -> None:
+    """End a job that a scheduler stops like one that a person does: shared memory is given back."""
+    raise KeyboardInterrupt
 
 
 def _point(text: str) -> tuple[float, float]:

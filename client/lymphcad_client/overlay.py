@@ -32,6 +32,11 @@ def write_overlay(result: Result, number: int, out: Path, manifest: Manifest) ->
     -------
     str
         The PNG's path relative to `out`.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
     """
     ct, answer, node = result.ct, result.finding, result.node
     if ct is None or answer is None or node.row is None or node.col is None:
@@ -39,5 +44,10 @@ def write_overlay(result: Result, number: int, out: Path, manifest: Manifest) ->
     relative = f"overlays/{number:06d}.png"
     target = out / relative
     target.parent.mkdir(exist_ok=True)
-    target.write_bytes(png_bytes(draw_overlay(ct, node.row, node.col, answer, manifest)))
+    picture = png_bytes(draw_overlay(ct, node.row, node.col, answer, manifest))
+    try:
+        target.write_bytes(picture)
+    except OSError:  # no half of a picture stays behind on a full disk
+        target.unlink(missing_ok=True)
+        raise
     return relative

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from lymphcad_client.batch import Result
 
+SHOWN = 50
+"""Rows that are printed at most."""
+
 
 def results_table(console: Console, results: Sequence[Result], total: int, out: Path) -> None:
     """Print results.

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lymphcad_client.batch import COLUMNS
+from lymphcad_client.results import COLUMNS
 from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
