@@ -11,6 +11,7 @@ from lymphcad.slice import CtSlice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from lymphcad.bundle import Bundle
 
@@ -57,6 +58,50 @@ def probe_server(request, tmp_path_factory, probe_bundle) -> Iterator[str]:
     write_repository(probe_bundle, models, Target(request.param))
     with Server(models, free_ports()) as server:
         yield server.address
+
+
+@pytest.fixture(scope="session")
+def made_cohort(tmp_path_factory) -> Path:
+    """Return the table of 32 made images of 16 patients: a bright or a dark disc, metastatic or benign."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("cohort")
+    generator = np.random.default_rng(0)
+    lines = ["image,row,col,label,patient,diameter_mm,spacing_mm"]
+    rows, columns = np.mgrid[:112, :112]
+    for number in range(32):
+        label, radius = number // 2 % 2, generator.uniform(10, 20)
+        at = generator.uniform(50, 60, 2)
+        inside = (rows - at[0]) ** 2 + (columns - at[1]) ** 2 < radius**2
+        grey = 110 + generator.normal(0, 12, (112, 112)) + inside * (60 if label else -40)
+        Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{at[0]:.2f},{at[1]:.2f},{label},p{number // 2},{radius:.1f},0.5")
+    table = folder / "cohort.csv"
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return table
+
+
+@pytest.fixture(scope="session")
+def train_command(made_cohort) -> Callable[..., int]:
+    """Return a function that runs `lymphcad train` on the made cohort, small, and returns its exit code."""
+    pytest.importorskip("torch")
+    from lymphcad.cli import main
+
+    def run(out: Path, *options: str, cohort: Path = made_cohort) -> int:
+        small = ["--size", "48", "--progressive", "32", "--epochs", "3", "--batch", "6", "--lr", "0.002"]
+        with pytest.raises(SystemExit) as ended:
+            main(["train", str(cohort), "--out", str(out), "--weights", "none", *small, *options])
+        return int(ended.value.code or 0)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, train_command) -> Path:
+    """Return the folder of a complete run: three epochs of ResNet50, the first at a smaller crop."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert train_command(out) == 0
+    return out
 
 
 def _can_serve() -> bool:

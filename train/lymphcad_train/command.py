@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+INTERRUPTED = 130
+
 
 def train(
     cohort: Annotated[Path, typer.Argument(help="Table: image,row,col,label,patient[,diameter_mm,split].")],
@@ -63,9 +65,13 @@ def train(
         f" --seed {seed}"
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    metrics = fit(
-        cohort, out, settings, weights=weights, images=images or [], resume=resume, console=console, command=command
-    )
+    try:
+        metrics = fit(
+            cohort, out, settings, weights=weights, images=images or [], resume=resume, console=console, command=command
+        )
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        console.print("Interrupted: go on with --resume.")
+        raise typer.Exit(INTERRUPTED) from None
     for name, found in metrics.items():
         low, high = found["auroc_ci95"]
         console.print(

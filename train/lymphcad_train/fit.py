@@ -184,6 +184,7 @@ def _fit(module: Training, settings: Settings, checkpoint: Path | None, console:
         # Lightning suggests worker processes; the windows lie in memory, and the crops are made where the network is.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # the moving average
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # on resume
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         Trainer(
             accelerator="auto",
@@ -192,8 +193,6 @@ def _fit(module: Training, settings: Settings, checkpoint: Path | None, console:
             max_epochs=settings.epochs,
             logger=False,
             num_sanity_val_steps=0,
-            reload_dataloaders_every_n_epochs=1,
-            gradient_clip_val=1.0,
             enable_model_summary=False,
             enable_progress_bar=console.is_terminal,
             callbacks=[
@@ -206,8 +205,9 @@ def _fit(module: Training, settings: Settings, checkpoint: Path | None, console:
 
 
 def _precision() -> Any:
-    """Return bfloat16 where the hardware multiplies it, float16 on older GPUs, else float32."""
+    """Return bfloat16 where the hardware multiplies it, else float32."""
     if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if fast else "32-true"

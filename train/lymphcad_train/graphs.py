@@ -33,7 +33,7 @@ class Preprocess(nn.Module):
         self.low = window_level_hu - window_width_hu / 2
         self.width = window_width_hu
         offsets = ((torch.arange(size, dtype=torch.float32) + 0.5) / size - 0.5) * field_of_view_mm
-        self.register_buffer("offsets_mm", offsets.reshape(1, size, 1))
+        self.register_buffer("offsets_mm", offsets.reshape(1, size, 1), persistent=False)
         self.step_mm = field_of_view_mm / size
         self.offsets_mm: Tensor
 

@@ -91,14 +91,37 @@ def auroc_interval(scores: Floats, labels: Labels, patients: npt.NDArray[Any], s
     """
     generator = np.random.default_rng(seed)
     names, owner = np.unique(patients, return_inverse=True)
+    ranks = np.unique(scores, return_inverse=True)[1]
     found = []
     for _ in range(RESAMPLES):
         weights = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))[owner]
-        drawn = weights > 0
-        if np.ptp(labels[drawn]) == 1:
-            found.append(roc_auc_score(labels[drawn], scores[drawn], sample_weight=weights[drawn]))
+        if min(weights[labels == 0].sum(), weights[labels == 1].sum()) > 0:
+            found.append(weighted_auroc(ranks, labels, weights))
     low, high = np.percentile(found, [2.5, 97.5])
     return float(low), float(high)
+
+
+def weighted_auroc(ranks: Labels, labels: Labels, weights: npt.NDArray[Any]) -> float:
+    """Return the AUROC of weighted images: the share of pairs that are ranked rightly, of ties one half.
+
+    Parameters
+    ----------
+    ranks
+        int64 [N], ranks of the scores from 0, equal for equal scores.
+    labels
+        int64 [N].
+    weights
+        [N], of both classes some above 0.
+
+    Returns
+    -------
+    float
+        As scikit-learn's, some thirty times as fast, which a bootstrap needs.
+    """
+    benign = np.bincount(ranks, weights * (labels == 0))
+    metastatic = np.bincount(ranks, weights * (labels == 1))
+    below = np.cumsum(benign) - benign / 2
+    return float(metastatic @ below / (metastatic.sum() * benign.sum()))
 
 
 def evaluate(

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lymphcad_train.cohort import load_windows  # noqa: E402
+from lymphcad_train.networks import CamNetwork  # noqa: E402
+from lymphcad_train.run import read_record  # noqa: E402
+from lymphcad_train.training import Training  # noqa: E402
+from lymphcad_train.weights import load_weights  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from lymphcad.bundle import sha256  # noqa: E402
+from lymphcad.errors import CommandError  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def changed(cohort, tmp_path, change):
+    """Write the cohort's table again, with absolute paths and a change, and return its path."""
+    rows = table(cohort)
+    for row in rows:
+        row["image"] = str(cohort.parent / row["image"])
+    change(rows)
+    out = tmp_path / "changed.csv"
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return out
+
+
+def test_the_run_says_what_was_trained_on_what(trained_run, made_cohort):
+    record = read_record(trained_run)
+    assert record.training["cohort_sha256"] == sha256(made_cohort)
+    assert record.weights_sha256 == sha256(trained_run / "weights.safetensors")
+    assert record.training["n"] == 32
+    assert record.training["patients"] == 16
+    assert record.training["images_per_part"] == {
+        "train": {"benign": 12, "metastatic": 12},
+        "val": {"benign": 2, "metastatic": 2},
+        "test": {"benign": 2, "metastatic": 2},
+    }
+    assert record.training["epochs_run"] == 3
+    assert record.training["crop_sizes"] == [32, 48]
+    assert record.training["command"].startswith("lymphcad train cohort.csv --out run --arch resnet50 --weights none")
+    assert str(made_cohort.parent) not in (trained_run / "run.json").read_text()
+    assert record.metrics["validation"]["n"] == record.metrics["test"]["n"] == 4
+    assert "size_baseline_auroc" in record.metrics["test"]
+
+
+def test_predictions_are_those_of_the_saved_weights(trained_run):
+    from lymphcad_train.graphs import Preprocess
+
+    record = read_record(trained_run)
+    network = CamNetwork("resnet50").eval()
+    load_weights(network, trained_run / "weights.safetensors")
+    preprocess = Preprocess(**record.preprocess.model_dump())
+    windows = load_windows(trained_run / "windows.npz")
+    rows = table(trained_run / "predictions.csv")
+    assert [row["split"] for row in rows] == [row["split"] for row in table(trained_run / "split.csv")]
+    for number in (0, 13, 31):
+        with torch.inference_mode():
+            crop = preprocess(
+                torch.from_numpy(windows.hu[number])[None],
+                torch.from_numpy(windows.spacing_mm[number])[None],
+                torch.from_numpy(windows.center[number])[None],
+            )
+            logits = network(crop)[0][0]
+        probability = torch.sigmoid((logits[1] - logits[0]) / record.temperature).item()
+        assert float(rows[number]["probability"]) == pytest.approx(probability, abs=1e-4)
+
+
+def test_only_epochs_at_the_full_size_are_candidates(trained_run):
+    log = table(trained_run / "log.csv")
+    assert [row["size"] for row in log] == ["32", "48", "48"]
+    assert log[0]["selected"] == "0"
+    assert log[1]["selected"] == "1"
+
+
+def test_a_killed_run_resumes_to_the_same_numbers(trained_run, train_command, tmp_path, monkeypatch):
+    steps, step = [], Training.training_step
+
+    def killed(self, batch):
+        steps.append(self.current_epoch)
+        if len(steps) == 6:  # four steps an epoch: in the middle of the second
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "training_step", killed)
+        assert train_command(out) == 130
+    assert not (out / "run.json").exists()
+    assert len(table(out / "log.csv")) == 1
+    assert train_command(out, "--resume") == 0
+    weights, again = (load_file(run / "weights.safetensors") for run in (trained_run, out))
+    assert weights.keys() == again.keys()
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert (out / "predictions.csv").read_bytes() == (trained_run / "predictions.csv").read_bytes()
+    assert read_record(out) == read_record(trained_run)
+    for name in ("loss", "val_auroc", "val_loss", "learning_rate"):
+        assert [row[name] for row in table(out / "log.csv")] == [row[name] for row in table(trained_run / "log.csv")]
+
+
+def test_a_run_is_not_resumed_with_other_options_nor_twice(trained_run, train_command, tmp_path, capsys):
+    assert train_command(trained_run, "--resume") == 2
+    assert "is complete" in capsys.readouterr().err
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    shutil.copy(trained_run / "settings.json", unfinished)
+    assert train_command(unfinished, "--resume", "--seed", "3") == 2
+    assert "seed was 0 and is 3" in capsys.readouterr().err
+    assert train_command(tmp_path / "none", "--resume") == 2
+    assert "nothing to resume" in capsys.readouterr().err
+    assert train_command(trained_run) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_read_are_all_named_before_an_epoch(made_cohort, train_command, tmp_path, capsys):
+    def change(rows):
+        rows[1]["image"] = "gone.png"
+        rows[4]["col"] = "900"
+        broken = tmp_path / "broken.png"
+        broken.write_bytes((made_cohort.parent / "6.png").read_bytes()[:500])
+        rows[6]["image"] = str(broken)
+
+    out = tmp_path / "run"
+    assert train_command(out, cohort=changed(made_cohort, tmp_path, change)) == 2
+    said = capsys.readouterr().err
+    assert "3 of 32 images cannot be used" in said
+    for place in ("row 2 (line 3): file_missing", "row 5 (line 6): node_outside", "row 7 (line 8): truncated"):
+        assert place in said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda rows: [row.update(label="0") for row in rows], "train has no metastatic image"),
+        (lambda rows: rows[0].update(label="2"), "label is not 0 or 1"),
+        (lambda rows: [row.update(split=["train", "val"][n % 2]) for n, row in enumerate(rows)], "in more than one"),
+    ],
+)
+def test_a_cohort_that_cannot_be_split_is_refused(made_cohort, train_command, tmp_path, capsys, change, expected):
+    assert train_command(tmp_path / "run", cohort=changed(made_cohort, tmp_path, change)) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--arch", "lenet"], "there is no network 'lenet'"),
+        (["--weights", "/none/such.safetensors"], "there is no file"),
+        (["--batch", "400"], "give a smaller --batch"),
+        (["--epochs", "0"], "--epochs"),
+        (["--size", "8"], "--size"),
+    ],
+)
+def test_options_that_cannot_be_met_are_refused(train_command, tmp_path, capsys, options, expected):
+    assert train_command(tmp_path / "run", *options) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_imagenet_weights_are_said_and_never_replaced(train_command, tmp_path, monkeypatch, capsys):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert train_command(tmp_path / "run", "--weights", "imagenet") == 2
+    assert "--weights none to start from random ones" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_starts_from_a_file_of_weights(tmp_path):
+    from lymphcad_train.weights import start_from
+
+    donor, network = CamNetwork("resnet50"), CamNetwork("resnet50")
+    save_file(donor.backbone.state_dict(), tmp_path / "a.safetensors")
+    start_from(network, str(tmp_path / "a.safetensors"))
+    torch.save({"state_dict": donor.backbone.state_dict()}, tmp_path / "a.pth")
+    start_from(CamNetwork("resnet50"), str(tmp_path / "a.pth"))
+    for name, tensor in donor.backbone.state_dict().items():
+        assert torch.equal(tensor, network.backbone.state_dict()[name])
+
+
+def test_weights_of_another_network_or_with_code_in_them_are_refused(tmp_path):
+    from lymphcad_train.weights import start_from
+
+    network = CamNetwork("resnet50")
+    save_file({"fc.weight": torch.zeros(2)}, tmp_path / "a.safetensors")
+    with pytest.raises(CommandError, match="do not fit resnet50"):
+        start_from(network, str(tmp_path / "a.safetensors"))
+    torch.save({"state_dict": np.random.default_rng}, tmp_path / "code.pth")
+    with pytest.raises(CommandError, match="cannot be read as weights"):
+        start_from(network, str(tmp_path / "code.pth"))
+
+
+def test_a_loss_that_is_not_finite_stops_and_is_said(train_command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lymphcad_train.training.cross_entropy", lambda *_, **__: torch.tensor(float("nan")))
+    assert train_command(tmp_path / "run") == 2
+    assert "the loss became nan in epoch 1" in capsys.readouterr().err
+
+
+def test_settings_hold_no_path(trained_run):
+    started = json.loads((trained_run / "settings.json").read_text())
+    assert started["settings"]["weights"] == "none"
