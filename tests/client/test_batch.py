@@ -172,7 +172,7 @@ def test_a_picture_that_does_not_fit_is_not_left_in_half(probe_server, table, tm
     part = out / "results.csv.part"
     wait_for_rows(process, part, 500)
     limit_files(process, 20_000)
-    _, error = process.communicate(timeout=60)
+    process.communicate(timeout=60)
     assert process.returncode == 2
     rows = whole_rows(part)
     assert 0 < len(rows) < 400

@@ -107,6 +107,19 @@ def test_find_by_uid(tmp_path):
     assert reason(finder, "1" * 65) is Reason.FILE_MISSING
 
 
+def test_a_file_that_vanishes_between_finding_and_reading(shipped, tmp_path):
+    path = tmp_path / "a.dcm"
+    shutil.copy(shipped("CT_small.dcm"), path)
+    uid = read_image(path, frame=None, spacing_mm=None, **BUNDLE).sop_instance_uid
+    finder = ImageFinder(tmp_path, [tmp_path])
+    assert finder.find(uid) == path
+    path.unlink()
+    for image in (uid, "a.dcm"):
+        with pytest.raises(Refusal) as error:
+            read_image(finder.find(image), frame=None, spacing_mm=None, **BUNDLE)
+        assert error.value.reason is Reason.FILE_MISSING
+
+
 def test_uid_of_two_files(tmp_path):
     one = header_only(tmp_path / "one", "1.2.3")
     shutil.copy(one, tmp_path / "copy")
