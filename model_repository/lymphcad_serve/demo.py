@@ -17,11 +17,11 @@ def demo(
     import os
     import tempfile
 
+    from lymphcad_client.command import score
     from rich.console import Console
 
     from lymphcad.bundle import Bundle
     from lymphcad.phantom.cohort import write_cohort
-    from lymphcad_client.command import score
     from lymphcad_serve.assets import DEMO_BUNDLE
     from lymphcad_serve.repository import Target, write_repository
     from lymphcad_serve.server import Server, free_ports
@@ -40,7 +40,9 @@ def demo(
         with server:
             console.print(f"tritonserver is ready at {server.address}, serving {served.label}.")
             score(images=[], out=out, nodes=study / "cohort.csv", server=server.address, bundle=served.path)
-    console.print(f"The server has stopped. Pictures: {out / 'overlays'}. What the nodes really are: {study / 'cohort.csv'}.")
+    console.print(
+        f"The server has stopped. Pictures: {out / 'overlays'}. What the nodes really are: {study / 'cohort.csv'}."
+    )
 
 
 def _ignore(_: int) -> None:

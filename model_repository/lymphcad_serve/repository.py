@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ENSEMBLE = "lymph_node"
 _STEPS = ("preprocess", "cnn", "cam")
 _VERSION = "1"
+_CODE = ("model.py", "onnx_engine.py")
 
 
 class Target(str, Enum):
@@ -42,7 +43,9 @@ _CONFIGS = {
 }
 
 
-def write_repository(bundle: Bundle, out: Path, target: Target, plan: Path | None = None) -> None:
+def write_repository(
+    bundle: Bundle, out: Path, target: Target, plan: Path | None = None, *, bf16: bool = False
+) -> None:
     """Write everything that ``tritonserver --model-repository=OUT`` loads, with no other file of ours needed.
 
     Parameters
@@ -55,11 +58,13 @@ def write_repository(bundle: Bundle, out: Path, target: Target, plan: Path | Non
         The kind of server.
     plan
         For ``gpu``: the TensorRT plan of the CNN, built on the GPU type that serves it.
+    bf16
+        Whether the CNN's floating-point layers are computed in bfloat16, else in float32; for CPUs.
 
     Raises
     ------
     CommandError
-        If the folder has something in it, or the plan is missing.
+        If the folder has something in it, the plan is missing, or bfloat16 is asked of a GPU.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CommandError(f"'{out}' is not an empty folder: name a new one for the repository")
@@ -68,14 +73,18 @@ def write_repository(bundle: Bundle, out: Path, target: Target, plan: Path | Non
             "the target gpu serves a TensorRT plan, and none was given: build it on the server's own GPU from the"
             " bundle's cnn.onnx and name it with --plan"
         )
+    if target is Target.GPU and bf16:
+        raise CommandError("the target gpu computes as its TensorRT plan was built: leave --bf16 out")
     single = target is Target.EMBEDDED
     for model in (ENSEMBLE,) if single else (*_STEPS, ENSEMBLE):
         config = _config(bundle, model, target)
+        _set_precision(config, bundle, bf16=bf16)
         version = out / model / _VERSION
         version.mkdir(parents=True)
         (out / model / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
         if config.backend == "python":
-            shutil.copyfile(MODEL_REPOSITORY / "onnx_cpu" / "model.py", version / "model.py")
+            for file in _CODE:
+                shutil.copyfile(MODEL_REPOSITORY / "onnx_cpu" / file, version / file)
             for name in config.parameters["graphs"].string_value.split(","):
                 shutil.copyfile(bundle.path / f"{name}.onnx", version / f"{name}.onnx")
         elif config.platform == "tensorrt_plan" and plan is not None:
@@ -100,3 +109,14 @@ def _config(bundle: Bundle, model: str, target: Target) -> model_config_pb2.Mode
         # A client learns from the server itself what a score means; no copy of the bundle is needed beside it.
         config.parameters["bundle_json"].string_value = (bundle.path / BUNDLE_JSON).read_text(encoding="utf-8")
     return config
+
+
+def _set_precision(config: model_config_pb2.ModelConfig, bundle: Bundle, *, bf16: bool) -> None:
+    """Say in which precision a model computes: left to itself, OpenVINO takes bfloat16 wherever the CPU has it."""
+    if config.backend == "python":
+        config.parameters["precision"].string_value = "bf16" if bf16 else "f32"
+    elif config.backend == "openvino" and bf16:
+        config.parameters["HINT_BF16"].string_value = "YES"
+    elif config.backend == "openvino" and bundle.manifest.precision == "fp32":
+        # Triton's openvino backend has no parameter that says float32; ONNX Runtime is as fast on it.
+        config.backend = "onnxruntime"

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
 _STOP_S = 20.0
+_ANSWERED = "All models are stopped"
+"""What Triton 24.10 logs when a stop has seen every request in flight answered."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,13 @@ class Server:
         """Stop the server and its stubs, and remove their shared memory and files."""
         if self._process is not None:
             self._process.terminate()
-            try:
-                self._process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
+            deadline = time.monotonic() + _STOP_S
+            # Triton takes seconds to unload what ends with it anyway, a stub a second.
+            while self.poll() is None and _ANSWERED not in self.log and time.monotonic() < deadline:
+                time.sleep(0.02)
+            with contextlib.suppress(ProcessLookupError):  # the last of the group has ended by itself
                 os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+            self._process.wait()
             self._process = None
         for region in Path("/dev/shm").glob(f"{self._prefix}*"):  # noqa: S108 - where Linux keeps shared memory
             region.unlink(missing_ok=True)
@@ -124,6 +128,7 @@ class Server:
             f"--metrics-address={_LOOPBACK}", f"--metrics-port={ports.metrics}",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
             "--exit-timeout-secs=10",
+            "--disable-auto-complete-config",  # ours are complete; asking each model first takes a second or two
         ]  # fmt: skip
         with (self._folder / "log").open("wb") as log:
             # A session of its own: Ctrl-C in a terminal reaches us first, and we stop it in order.
