@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from importlib.metadata import EntryPoint, entry_points, requires
+from importlib.metadata import EntryPoint, entry_points, metadata, requires
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GROUP = "lymphcad.commands"
 WRONG_COMMAND = 2
 INTERRUPTED = 130
+_DISTRIBUTIONS = {"sklearn": "scikit-learn", "pytriton": "nvidia-pytriton"}
 
 
 class _Stages(TyperGroup):
@@ -38,6 +39,12 @@ class _Stages(TyperGroup):
             info = CommandInfo(name=cmd_name, callback=entry.load())
             return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
         return None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the subcommands, each with its whole first sentence."""
+        with formatter.section("Commands"):
+            names = self.list_commands(ctx)
+            formatter.write_dl([(name, self.get_command(ctx, name).get_short_help_str(limit=200)) for name in names])
 
 
 app = typer.Typer(cls=_Stages, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -79,21 +86,41 @@ def main(arguments: list[str] | None = None) -> Any:
         _say(str(error))
         sys.exit(INTERRUPTED if isinstance(error, InterruptedByUser) else WRONG_COMMAND)
     except ModuleNotFoundError as error:
-        extra = extra_for(error.name or "")
+        given = sys.argv[1:] if arguments is None else arguments
+        extra = extra_for(error.name or "", next((word for word in given if not word.startswith("-")), ""))
         if extra is None:
             raise
         _say(f"this command needs the package {error.name}: pip install 'lymphcad[{extra}]'")
         sys.exit(WRONG_COMMAND)
 
 
-def extra_for(module: str) -> str | None:
-    """Return the first extra of the distribution that brings a module's package, or None."""
-    wanted = module.split(".")[0].replace("_", "-").lower()
+def extra_for(module: str, command: str) -> str | None:
+    """Return the extra to install for a subcommand that lacks a module, or None if no extra brings it.
+
+    Parameters
+    ----------
+    module
+        Which could not be imported.
+    command
+        The subcommand; where its stage has an extra of its own, it is that one.
+
+    Returns
+    -------
+    str or None
+        E.g. ``train``.
+    """
+    package = module.split(".")[0]
+    wanted = _DISTRIBUTIONS.get(package, package.replace("_", "-").lower())
+    extras: list[str] = []
     for line in requires("lymphcad") or []:
         match = re.match(r"""([A-Za-z0-9._-]+).*extra == ['"]([a-z-]+)['"]""", line)
-        if match and match[1].lower() in (wanted, {"sklearn": "scikit-learn"}.get(wanted)):
-            return match[2]
-    return None
+        if match and match[1].lower() == wanted:
+            extras.append(match[2])
+    if not extras:
+        return None
+    stages = {entry.module.split(".")[0].removeprefix("lymphcad_") for entry in entry_points(group=GROUP, name=command)}
+    own = stages.intersection(metadata("lymphcad").get_all("Provides-Extra") or [])
+    return own.pop() if own else extras[0]
 
 
 def _say(message: str) -> None:

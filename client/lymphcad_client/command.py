@@ -21,7 +21,10 @@ def score(
     overlays: Annotated[bool, typer.Option(help="Write a picture of each scored node.")] = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
-    """Score lymph nodes on CT images: one row of results.csv for each, scored or refused with its reason."""
+    """Score lymph nodes on CT images on a Triton server.
+
+    Each node has its row in results.csv, in order: scored, or refused with the reason.
+    """
     import json
     import signal
     from dataclasses import replace

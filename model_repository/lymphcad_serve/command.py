@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lymphcad_serve.assets import DEMO_BUNDLE
-from lymphcad_serve.repository import Target
+from lymphcad_serve.target import Target
 
 _BF16 = "Compute the CNN's floating-point layers in bfloat16: faster where the CPU has it, less exact."
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
@@ -12,6 +11,7 @@ from tritonclient.grpc import model_config_pb2
 from lymphcad.bundle import BUNDLE_JSON, Bundle
 from lymphcad.errors import CommandError
 from lymphcad_serve.assets import MODEL_REPOSITORY
+from lymphcad_serve.target import Target as Target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,19 +20,6 @@ ENSEMBLE = "lymph_node"
 _STEPS = ("preprocess", "cnn", "cam")
 _VERSION = "1"
 _CODE = ("model.py", "onnx_engine.py")
-
-
-class Target(str, Enum):
-    """Which server the repository is for.
-
-    ``gpu`` and ``cpu`` are Triton's containers; ``embedded`` is any tritonserver with the Python backend, the network
-    and what surrounds it in one step; ``embedded-steps`` the same as the three-step ensemble.
-    """
-
-    GPU = "gpu"
-    CPU = "cpu"
-    EMBEDDED = "embedded"
-    EMBEDDED_STEPS = "embedded-steps"
 
 
 _CONFIGS = {
