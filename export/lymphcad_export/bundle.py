@@ -16,9 +16,11 @@ from lymphcad.errors import CommandError
 from lymphcad_export.onnx_graphs import write_graphs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
-_PACKAGES = ("lymphcad", "torch", "timm", "onnx", "onnxscript")
+_PACKAGES = ("lymphcad", "torch", "timm", "onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,14 @@ class Meaning:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def export_bundle(out: Path, network: nn.Module, window: dict[str, Any], meaning: Meaning) -> Bundle:
-    """Export a network as a bundle with a float32 CNN.
+def export_bundle(
+    out: Path,
+    network: nn.Module,
+    window: dict[str, Any],
+    meaning: Meaning,
+    finish: Callable[[Path], dict[str, Any]] | None = None,
+) -> Bundle:
+    """Export a network as a bundle with a float32 CNN, or with what `finish` makes of it.
 
     Parameters
     ----------
@@ -47,6 +55,9 @@ def export_bundle(out: Path, network: nn.Module, window: dict[str, Any], meaning
         The fields of `lymphcad.bundle.Preprocess`.
     meaning
         The rest.
+    finish
+        Given the folder with the float32 graphs before it is a bundle: may change them, proves them, and returns the
+        fields of the manifest that come of it. What it raises leaves no bundle.
 
     Returns
     -------
@@ -69,11 +80,16 @@ def export_bundle(out: Path, network: nn.Module, window: dict[str, Any], meaning
         map_size = maps_of(network, size)
         cam = Cam(meaning.temperature, meaning.evidence_scale, map_size, size)
         write_graphs(beside, preprocess, network, cam, size)
-        versions = {name: version(name) for name in _PACKAGES}
-        write_bundle(
-            beside,
-            {**asdict(meaning), "preprocess": window, "map_size": map_size, "precision": "fp32", "versions": versions},
-        )
+        fields = {
+            **asdict(meaning),
+            "preprocess": window,
+            "map_size": map_size,
+            "precision": "fp32",
+            "versions": {name: version(name) for name in _PACKAGES},
+        }
+        if finish is not None:
+            fields |= finish(beside)
+        write_bundle(beside, fields)
         beside.chmod(0o755)
         beside.rename(out)
     finally:

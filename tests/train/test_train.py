@@ -52,7 +52,7 @@ def test_the_run_says_what_was_trained_on_what(trained_run, made_cohort):
         "val": {"benign": 2, "metastatic": 2},
         "test": {"benign": 2, "metastatic": 2},
     }
-    assert record.training["epochs_run"] == 3
+    assert record.training["epochs_run"] == 10
     assert record.training["crop_sizes"] == [32, 48]
     assert record.training["command"].startswith("lymphcad train cohort.csv --out run --arch resnet50 --weights none")
     assert str(made_cohort.parent) not in (trained_run / "run.json").read_text()
@@ -84,12 +84,14 @@ def test_predictions_are_those_of_the_saved_weights(trained_run):
 
 def test_only_epochs_at_the_full_size_are_candidates(trained_run):
     log = table(trained_run / "log.csv")
-    assert [row["size"] for row in log] == ["32", "48", "48"]
-    assert log[0]["selected"] == "0"
-    assert log[1]["selected"] == "1"
+    assert [row["size"] for row in log] == ["32"] * 6 + ["48"] * 4
+    assert {row["selected"] for row in log[:6]} == {"0"}
+    assert log[6]["selected"] == "1"
 
 
-def test_a_killed_run_resumes_to_the_same_numbers(trained_run, train_command, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_to_the_same_numbers(train_command, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert train_command(whole) == 0
     steps, step = [], Training.training_step
 
     def killed(self, batch):
@@ -98,20 +100,22 @@ def test_a_killed_run_resumes_to_the_same_numbers(trained_run, train_command, tm
             raise KeyboardInterrupt
         return step(self, batch)
 
-    out = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(Training, "training_step", killed)
         assert train_command(out) == 130
     assert not (out / "run.json").exists()
     assert len(table(out / "log.csv")) == 1
     assert train_command(out, "--resume") == 0
-    weights, again = (load_file(run / "weights.safetensors") for run in (trained_run, out))
+    weights, again = (load_file(run / "weights.safetensors") for run in (whole, out))
     assert weights.keys() == again.keys()
     assert all(torch.equal(weights[name], again[name]) for name in weights)
-    assert (out / "predictions.csv").read_bytes() == (trained_run / "predictions.csv").read_bytes()
-    assert read_record(out) == read_record(trained_run)
+    assert (out / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
+    records = [read_record(run).model_dump() for run in (whole, out)]
+    commands = [record["training"].pop("command") for record in records]
+    assert commands[0].replace("whole", "run") == commands[1]
+    assert records[0] == records[1]
     for name in ("loss", "val_auroc", "val_loss", "learning_rate"):
-        assert [row[name] for row in table(out / "log.csv")] == [row[name] for row in table(trained_run / "log.csv")]
+        assert [row[name] for row in table(out / "log.csv")] == [row[name] for row in table(whole / "log.csv")]
 
 
 def test_a_run_is_not_resumed_with_other_options_nor_twice(trained_run, train_command, tmp_path, capsys):
@@ -196,6 +200,15 @@ def test_training_starts_from_a_file_of_weights(tmp_path):
     start_from(CamNetwork("resnet50"), str(tmp_path / "a.pth"))
     for name, tensor in donor.backbone.state_dict().items():
         assert torch.equal(tensor, network.backbone.state_dict()[name])
+
+
+def test_training_starts_from_another_run(trained_run):
+    from lymphcad_train.weights import start_from
+
+    network = CamNetwork("resnet50")
+    start_from(network, str(trained_run / "weights.safetensors"))
+    expected = load_file(trained_run / "weights.safetensors")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
 
 
 def test_weights_of_another_network_or_with_code_in_them_are_refused(tmp_path):

@@ -12,8 +12,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lymphcad.bundle import Preprocess
@@ -23,6 +25,8 @@ from lymphcad_train.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    import numpy.typing as npt
 
 SETTINGS, WINDOWS, SPLIT, PREDICTIONS, RUN = (
     "settings.json",
@@ -167,7 +171,16 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
     os.replace(part, path)  # noqa: PTH105 - replaces in one step
 
 
-def read_parts(run: Path) -> tuple[list[str], list[int]]:
+@dataclass(frozen=True)
+class Split:
+    """The contents of ``split.csv``: for each row of the cohort part, label (0 or 1) and patient, [N] each."""
+
+    parts: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.int64]
+    patients: npt.NDArray[np.str_]
+
+
+def read_split(run: Path) -> Split:
     """Read ``split.csv``.
 
     Parameters
@@ -177,8 +190,8 @@ def read_parts(run: Path) -> tuple[list[str], list[int]]:
 
     Returns
     -------
-    tuple of lists
-        Part and label of each row of the cohort, in its order.
+    Split
+        In the order of the cohort.
 
     Raises
     ------
@@ -188,6 +201,10 @@ def read_parts(run: Path) -> tuple[list[str], list[int]]:
     try:
         with (run / SPLIT).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return [row["split"] for row in rows], [int(row["label"]) for row in rows]
+        return Split(
+            np.array([row["split"] for row in rows]),
+            np.array([int(row["label"]) for row in rows]),
+            np.array([row["patient"] for row in rows]),
+        )
     except (OSError, KeyError, ValueError):
         raise CommandError(f"{SPLIT} in '{run}' is missing or damaged: train again into a new folder") from None

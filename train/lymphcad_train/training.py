@@ -83,7 +83,7 @@ class Training(LightningModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches whose order depends on the seed and the epoch alone, which Lightning tells the sampler."""
         samples = self.samples["train"]
-        order = DistributedSampler(samples, num_replicas=1, rank=0, seed=self.settings.seed)
+        order: DistributedSampler[Any] = DistributedSampler(samples, num_replicas=1, rank=0, seed=self.settings.seed)
         # A loader without a generator of its own draws from the global one, and not as often in a resumed run.
         own = torch.Generator()
         return DataLoader(

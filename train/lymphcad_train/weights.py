@@ -49,15 +49,15 @@ def describe(weights: str) -> str:
 
 
 def start_from(network: CamNetwork, weights: str) -> None:
-    """Load the backbone's first weights; never falls back to random ones.
+    """Load the first weights; never falls back to random ones.
 
     Parameters
     ----------
     network
         Changed in place.
     weights
-        ``none``; ``imagenet``, loaded by timm; or a safetensors file or torch checkpoint of the backbone, with or
-        without its classifier.
+        ``none``; ``imagenet``, loaded by timm; a file of the backbone as timm names it, safetensors or torch
+        checkpoint, with or without its classifier; or a run's weights.safetensors, head and all.
 
     Raises
     ------
@@ -67,14 +67,15 @@ def start_from(network: CamNetwork, weights: str) -> None:
     if weights == NONE:
         return
     state = _imagenet(network.architecture) if weights == IMAGENET else _read(Path(weights))
-    wanted = network.backbone.state_dict()
+    part = network if "maps.weight" in state else network.backbone
+    wanted = part.state_dict()
     missing = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
     if missing:
         raise CommandError(
             f"the weights do not fit {network.architecture}: {len(missing)} of its {len(wanted)} tensors are missing or"
             f" of another shape, the first is {missing[0]}: give weights of this network"
         )
-    network.backbone.load_state_dict({name: state[name] for name in wanted})
+    part.load_state_dict({name: state[name] for name in wanted})
 
 
 def save_weights(network: CamNetwork, path: Path) -> None:

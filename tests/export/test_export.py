@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import lymphcad_export.parity  # noqa: E402
+from lymphcad_export.bundle import Meaning, export_bundle  # noqa: E402
+from lymphcad_export.parity import (
+    Agreement,
+    ParityError,
+    Scores,
+    check,
+    compare,
+    crops_of,
+    engine_scores,
+    torch_scores,
+)
+from lymphcad_train.cohort import load_windows  # noqa: E402
+from lymphcad_train.graphs import Cam, Preprocess, Whole  # noqa: E402
+from lymphcad_train.networks import CamNetwork  # noqa: E402
+from lymphcad_train.run import read_record, read_split  # noqa: E402
+from lymphcad_train.weights import load_weights  # noqa: E402
+
+from lymphcad.bundle import Bundle, sha256  # noqa: E402
+from lymphcad.cli import main  # noqa: E402
+
+pytestmark = pytest.mark.torch
+AGREEMENT = Agreement(0.0, 0.0, 0.0, 0, 0.0)
+
+
+def export(run, out, precision, *options):
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(run), "--out", str(out), "--precision", precision, *options])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def bundles(trained_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    for precision in ("fp32", "int8"):
+        assert export(trained_run, folder / precision, precision, "--name", "made") == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(trained_run):
+    """Return windows, split and torch's own scores of the whole cohort."""
+    record, windows = read_record(trained_run), load_windows(trained_run / "windows.npz")
+    network = CamNetwork("resnet50").eval()
+    load_weights(network, trained_run / "weights.safetensors")
+    cam = Cam(record.temperature, record.evidence_scale, (2, 2), 48)
+    whole = Whole(Preprocess(**record.preprocess.model_dump()), network, cam)
+    return SimpleNamespace(
+        windows=windows, split=read_split(trained_run), scores=torch_scores(whole, windows, range(len(windows)))
+    )
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("precision", "probability", "heat"), [("fp32", 1e-4, 0.1), ("int8", 0.1, 12)])
+def test_the_exported_graphs_say_what_torch_says(bundles, reference, engine, precision, probability, heat):
+    found = engine_scores(bundles / precision, engine, reference.windows, range(32))
+    np.testing.assert_allclose(found.probabilities, reference.scores.probabilities, atol=probability)
+    assert np.abs(found.heatmaps.astype(int) - reference.scores.heatmaps).mean() < heat
+    # the network does tell the crops apart, else any constant would agree
+    assert np.ptp(reference.scores.probabilities) > 3 * probability
+    assert reference.scores.heatmaps.max() > 100
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_bundle_carries_the_runs_meaning_and_the_proof(bundles, trained_run, precision):
+    manifest, record = Bundle(bundles / precision).manifest, read_record(trained_run)
+    assert (manifest.name, manifest.precision, manifest.map_size) == ("made", precision, (2, 2))
+    assert manifest.preprocess == record.preprocess
+    for name in ("architecture", "threshold", "temperature", "evidence_scale"):
+        assert getattr(manifest, name) == getattr(record, name)
+    assert record.training.items() <= manifest.training.items()
+    assert manifest.metrics["parity"]["crops"] == 8
+    for engine in ("onnxruntime", "openvino"):
+        assert manifest.metrics["parity"][engine]["flips"] <= 1
+    assert manifest.metrics["test"]["n"] == 4
+    assert "size_baseline_auroc" in manifest.metrics["test"]
+    assert manifest.training["export"]["command"] == (
+        f"lymphcad export run --out {precision} --precision {precision} --name made"
+    )
+    assert str(trained_run.parent) not in (bundles / precision / "bundle.json").read_text()
+
+
+def test_int8_is_a_quarter_of_the_size_and_keeps_the_maps_in_float(bundles):
+    assert (bundles / "int8" / "cnn.onnx").stat().st_size < 0.27 * (bundles / "fp32" / "cnn.onnx").stat().st_size
+    graph = onnx.load(bundles / "int8" / "cnn.onnx").graph
+    makers = {output: node for node in graph.node for output in node.output}
+    weights = {one.name: one for one in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    quantized = [node for node in convolutions if node.input[1] not in weights]
+    assert len(quantized) == len(convolutions) - 1
+    assert all(weights[makers[node.input[1]].input[0]].data_type == onnx.TensorProto.INT8 for node in quantized)
+    assert all(makers[node.input[0]].op_type == "DequantizeLinear" for node in quantized)
+    head = makers["MAPS"]
+    assert head.op_type == "Conv"
+    assert weights[head.input[1]].data_type == onnx.TensorProto.FLOAT
+
+
+def test_int8_is_calibrated_on_training_crops_only(bundles, reference):
+    calibration = Bundle(bundles / "int8").manifest.training["export"]["calibration"]
+    train = np.flatnonzero(reference.split.parts == "train").tolist()
+    crops = crops_of(bundles / "int8", reference.windows, train)
+    assert calibration["crops"] == len(train) == 24
+    assert calibration["sha256"] == hashlib.sha256(np.round(crops * 255).astype(np.uint8).tobytes()).hexdigest()
+
+
+def test_exporting_twice_gives_the_same_digests(bundles, trained_run, tmp_path):
+    assert export(trained_run, tmp_path / "int8", "int8", "--name", "made") == 0
+    assert Bundle(tmp_path / "int8").digest == Bundle(bundles / "int8").digest
+    for name in ("preprocess.onnx", "cam.onnx"):
+        assert sha256(tmp_path / "int8" / name) == sha256(bundles / "fp32" / name)
+
+
+def test_graphs_that_differ_from_torch_are_not_published(trained_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lymphcad_export.parity, "MAX_AUROC_DIFFERENCE", -1.0)
+    assert export(trained_run, tmp_path / "out", "int8") == 4
+    assert "too far from torch, nothing was published" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_leaves_nothing_that_looks_like_a_bundle(tmp_path, monkeypatch, brightness, window):
+    def killed(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # a real kill cleans nothing up
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(tmp_path / "out", brightness, window, Meaning("a", "brightness", 0.5, 1.0, 1.0), killed)
+    assert list(tmp_path.rglob("cnn.onnx"))
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.rglob("bundle.json"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "agreement", "refused"),
+    [
+        ("fp32", replace(AGREEMENT, probability_max=0.0009), None),
+        ("fp32", replace(AGREEMENT, probability_max=0.0011), "largest difference of a probability is 0.0011"),
+        ("fp32", replace(AGREEMENT, probability_max=float("nan")), "is nan"),
+        ("int8", replace(AGREEMENT, probability_max=0.2, flips=2, auroc_difference=-0.0049), None),
+        ("int8", replace(AGREEMENT, flips=3), "changed calls among 400 crops is 3, and at most 2"),
+        ("int8", replace(AGREEMENT, auroc_difference=-0.0051), "change of the AUROC is 0.0051"),
+    ],
+)
+def test_the_limits(precision, agreement, refused):
+    if refused is None:
+        check("an engine", agreement, 400, precision)
+    else:
+        with pytest.raises(ParityError, match=refused):
+            check("an engine", agreement, 400, precision)
+
+
+def test_one_changed_call_is_allowed_on_a_small_set():
+    check("an engine", replace(AGREEMENT, flips=1), 10, "int8")
+    with pytest.raises(ParityError):
+        check("an engine", replace(AGREEMENT, flips=2), 10, "int8")
+
+
+def test_agreement_by_hand():
+    heat = np.zeros((4, 2, 2), np.uint8)
+    reference = Scores(np.array([0.1, 0.4, 0.6, 0.9]), heat)
+    found = Scores(np.array([0.1, 0.62, 0.6, 0.8]), heat + np.uint8(3))
+    agreement = compare(found, reference, np.array([0, 0, 1, 1]), threshold=0.5)
+    assert agreement.probability_max == pytest.approx(0.22)
+    assert agreement.probability_mean == pytest.approx(0.08)
+    assert agreement.heatmap_mean == 3
+    assert agreement.flips == 1
+    assert agreement.auroc_difference == pytest.approx(-0.25)
+
+
+def test_runs_that_cannot_be_exported_are_refused(trained_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run, ignore=shutil.ignore_patterns("checkpoints"))
+    assert export(run, tmp_path / "out", "fp32", "--name", "a name") == 2
+    assert "cannot be a bundle's name" in capsys.readouterr().err
+    with (run / "weights.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x00\x01")
+    assert export(run, tmp_path / "out", "fp32") == 2
+    assert "is not the file that run.json names" in capsys.readouterr().err
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"threshold": "high"}))
+    assert export(run, tmp_path / "out", "fp32") == 2
+    assert "damaged or of another version" in capsys.readouterr().err
+    (run / "run.json").unlink()
+    assert export(run, tmp_path / "out", "fp32") == 2
+    assert "no complete run" in capsys.readouterr().err
+    assert export(trained_run, run, "fp32") == 2
+    assert "exists: name a new folder" in capsys.readouterr().err
