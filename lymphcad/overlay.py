@@ -74,7 +74,7 @@ def draw_overlay(ct: CtSlice, row: float, col: float, finding: Finding, manifest
         f"Probability of metastasis {finding.probability:.3f}: {finding.call} at threshold {finding.threshold:.3f}"
         f"   (row {row:g}, column {col:g}{frame})"
     )
-    assumed = " Read with assumptions: see the result." if ct.assumptions else ""
+    assumed = " Assumptions: see the result." if ct.assumptions else ""
     pen = ImageDraw.Draw(picture)
     pen.text((8, PANEL + STRIP + 2), found, _WHITE, _font(_LARGE))
     notice = f"{RESEARCH_USE_ONLY}.{assumed} Bundle {finding.bundle}"
@@ -140,7 +140,7 @@ def _scale_bar(pen: ImageDraw.ImageDraw, left: int, side_mm: float) -> None:
 
 def _pointers(pen: ImageDraw.ImageDraw, left: int) -> None:
     """Draw a short line near each edge that points to the node in the middle, without a mark on the node itself."""
-    middle, first, last = PANEL // 2, 24, 32
+    middle, first, last = PANEL // 2, 32, 40
     for start, end in ((first, last), (PANEL - last, PANEL - first)):
         pen.line([left + start, middle, left + end, middle], _BOX)
         pen.line([left + middle, start, left + middle, end], _BOX)

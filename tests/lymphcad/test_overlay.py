@@ -15,6 +15,7 @@ from lymphcad.slice import PADDING_HU, CtSlice
 
 FIELD_MM, SIZE = 40.0, 64
 LEFT, MIDDLE, RIGHT = 0, PANEL, 2 * PANEL
+EDGE = 44
 
 
 def manifest(field_mm=FIELD_MM):
@@ -42,7 +43,7 @@ def draw(ct, row=100.0, col=90.0, heatmap=None, probability=0.25, field_mm=FIELD
 
 def anatomy(picture, left):
     """A panel's inside, without what is written at its edges."""
-    return picture[36 : PANEL - 36, left + 36 : left + PANEL - 36]
+    return picture[EDGE : PANEL - EDGE, left + EDGE : left + PANEL - EDGE]
 
 
 def disk(slice_of, spacing, at, radius_mm, shape=(256, 256)):
@@ -61,7 +62,7 @@ def test_panels_are_true_to_scale(slice_of, spacing, offset_mm, node):
     picture = draw(disk(slice_of, spacing, at, 5.0), *node)
     for left, side_mm in ((MIDDLE, FIELD_MM), (LEFT, CONTEXT * FIELD_MM)):
         # Blue, for the box and the pointers have none.
-        bright = np.argwhere(anatomy(picture, left)[..., 2] > 127) + 36
+        bright = np.argwhere(anatomy(picture, left)[..., 2] > 127) + EDGE
         step_mm = side_mm / PANEL
         size_mm = (bright.max(axis=0) - bright.min(axis=0) + 1) * step_mm
         assert size_mm == pytest.approx([10, 10], abs=max(spacing) + step_mm)
@@ -74,7 +75,7 @@ def test_beyond_the_slice_and_in_padding_it_is_black(slice_of):
     hu[:, :50] = PADDING_HU
     picture = draw(slice_of(hu), row=0.0, col=50.0)
     close = anatomy(picture, MIDDLE)
-    middle = PANEL // 2 - 36
+    middle = PANEL // 2 - EDGE
     assert (close[: middle - 6] == 0).all()
     assert (close[:, : middle - 10] == 0).all()
     assert (close[middle + 6 :, middle + 6 :] == 255).all()
