@@ -62,14 +62,14 @@ def probe_server(request, tmp_path_factory, probe_bundle) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def made_cohort(tmp_path_factory) -> Path:
-    """Return the table of 32 made images of 16 patients: a bright or a dark disc, metastatic or benign."""
+    """Return the table of 64 made images of 32 patients: a bright or a dark disc, metastatic or benign."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("cohort")
     generator = np.random.default_rng(0)
     lines = ["image,row,col,label,patient,diameter_mm,spacing_mm"]
     rows, columns = np.mgrid[:112, :112]
-    for number in range(32):
+    for number in range(64):
         label, radius = number // 2 % 2, generator.uniform(10, 20)
         at = generator.uniform(50, 60, 2)
         inside = (rows - at[0]) ** 2 + (columns - at[1]) ** 2 < radius**2
@@ -98,9 +98,9 @@ def train_command(made_cohort) -> Callable[..., int]:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory, train_command) -> Path:
-    """Return the folder of a complete run: ten epochs of ResNet50, the first six at a smaller crop."""
+    """Return the folder of a complete run: five epochs of ResNet50, the first three at a smaller crop."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    assert train_command(out, "--epochs", "10", "--batch", "4") == 0
+    assert train_command(out, "--epochs", "5", "--batch", "4") == 0
     return out
 
 

@@ -45,18 +45,18 @@ def test_the_run_says_what_was_trained_on_what(trained_run, made_cohort):
     record = read_record(trained_run)
     assert record.training["cohort_sha256"] == sha256(made_cohort)
     assert record.weights_sha256 == sha256(trained_run / "weights.safetensors")
-    assert record.training["n"] == 32
-    assert record.training["patients"] == 16
+    assert record.training["n"] == 64
+    assert record.training["patients"] == 32
     assert record.training["images_per_part"] == {
-        "train": {"benign": 12, "metastatic": 12},
-        "val": {"benign": 2, "metastatic": 2},
-        "test": {"benign": 2, "metastatic": 2},
+        "train": {"benign": 24, "metastatic": 24},
+        "val": {"benign": 4, "metastatic": 4},
+        "test": {"benign": 4, "metastatic": 4},
     }
-    assert record.training["epochs_run"] == 10
+    assert record.training["epochs_run"] == 5
     assert record.training["crop_sizes"] == [32, 48]
     assert record.training["command"].startswith("lymphcad train cohort.csv --out run --arch resnet50 --weights none")
     assert str(made_cohort.parent) not in (trained_run / "run.json").read_text()
-    assert record.metrics["validation"]["n"] == record.metrics["test"]["n"] == 4
+    assert record.metrics["validation"]["n"] == record.metrics["test"]["n"] == 8
     assert "size_baseline_auroc" in record.metrics["test"]
 
 
@@ -84,14 +84,14 @@ def test_predictions_are_those_of_the_saved_weights(trained_run):
 
 def test_only_epochs_at_the_full_size_are_candidates(trained_run):
     log = table(trained_run / "log.csv")
-    assert [row["size"] for row in log] == ["32"] * 6 + ["48"] * 4
-    assert {row["selected"] for row in log[:6]} == {"0"}
-    assert log[6]["selected"] == "1"
+    assert [row["size"] for row in log] == ["32"] * 3 + ["48"] * 2
+    assert {row["selected"] for row in log[:3]} == {"0"}
+    assert log[3]["selected"] == "1"
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(train_command, tmp_path, monkeypatch):
     whole, out = tmp_path / "whole", tmp_path / "run"
-    assert train_command(whole) == 0
+    assert train_command(whole, "--batch", "12") == 0
     steps, step = [], Training.training_step
 
     def killed(self, batch):
@@ -102,10 +102,10 @@ def test_a_killed_run_resumes_to_the_same_numbers(train_command, tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "training_step", killed)
-        assert train_command(out) == 130
+        assert train_command(out, "--batch", "12") == 130
     assert not (out / "run.json").exists()
     assert len(table(out / "log.csv")) == 1
-    assert train_command(out, "--resume") == 0
+    assert train_command(out, "--batch", "12", "--resume") == 0
     weights, again = (load_file(run / "weights.safetensors") for run in (whole, out))
     assert weights.keys() == again.keys()
     assert all(torch.equal(weights[name], again[name]) for name in weights)
@@ -143,7 +143,7 @@ def test_images_that_cannot_be_read_are_all_named_before_an_epoch(made_cohort, t
     out = tmp_path / "run"
     assert train_command(out, cohort=changed(made_cohort, tmp_path, change)) == 2
     said = capsys.readouterr().err
-    assert "3 of 32 images cannot be used" in said
+    assert "3 of 64 images cannot be used" in said
     for place in ("row 2 (line 3): file_missing", "row 5 (line 6): node_outside", "row 7 (line 8): truncated"):
         assert place in said
     assert not out.exists()
