@@ -61,8 +61,7 @@ class Header:
     elements
         The dataset with the wanted elements only, but for the next.
     groups
-        A dataset with the functional groups sequences, if they are wanted. They stand apart because pydicom, to parse
-        a sequence, converts other elements of its dataset, too.
+        The functional groups sequences, apart: to parse one, pydicom converts other elements of its dataset, too.
     transfer_syntax
         Of what `stream` holds: Explicit VR Little Endian if the file was deflated.
     stream

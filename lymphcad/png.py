@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _UP = 2
 """Filter type: each byte less the one above it (PNG specification, section 9.2)."""
+_AT_ONCE = 40
+"""Lines that are filtered before they are compressed: fresh memory for the whole picture costs more than a loop."""
 
 
 def png_bytes(picture: Image.Image) -> bytes:
@@ -29,12 +31,19 @@ def png_bytes(picture: Image.Image) -> bytes:
         A whole file.
     """
     pixels = np.asarray(picture).reshape(picture.height, -1)
-    lines = np.empty((picture.height, 1 + pixels.shape[1]), np.uint8)
+    lines = np.empty((_AT_ONCE, 1 + pixels.shape[1]), np.uint8)
     lines[:, 0] = _UP
-    lines[0, 1:] = pixels[0]
-    np.subtract(pixels[1:], pixels[:-1], out=lines[1:, 1:])
+    above = np.zeros_like(pixels[0])
+    deflate, body = zlib.compressobj(2), b""
+    for start in range(0, picture.height, _AT_ONCE):
+        part = pixels[start : start + _AT_ONCE]
+        np.subtract(part[0], above, out=lines[0, 1:])
+        np.subtract(part[1:], part[:-1], out=lines[1 : len(part), 1:])
+        above = part[-1]
+        body += deflate.compress(lines[: len(part)].data)
+    body += deflate.flush()
     header = struct.pack(">IIBBBBB", picture.width, picture.height, 8, 2, 0, 0, 0)
     parts = [b"\x89PNG\r\n\x1a\n"]
-    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(lines.data, 2)), (b"IEND", b"")):
-        parts += [struct.pack(">I", len(body)), kind, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))]
+    for kind, data in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b"")):
+        parts += [struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))]
     return b"".join(parts)
