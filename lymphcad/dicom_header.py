@@ -216,10 +216,9 @@ def _read(stream: BinaryIO, size: int, tags: list[int], last_tag: int) -> Header
         little=syntax != ExplicitVRBigEndian,
     )
     groups = Dataset()
-    for tag in (SHARED, PER_FRAME):
-        if (sequence := elements.get_item(tag)) is not None:
-            del elements[tag]
-            groups[tag] = sequence
+    for tag in {SHARED, PER_FRAME}.intersection(elements.keys()):
+        groups[tag] = elements.get_item(tag)
+        del elements[tag]
     if found is None or found[0] != _PIXEL_DATA:
         return Header(elements, groups, syntax, stream, size)
     _, offset, length = found
