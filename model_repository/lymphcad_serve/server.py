@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _LOOPBACK = "127.0.0.1"
+_FREE = range(20000, 32000)
 _PR_SET_PDEATHSIG = 1
 _STOP_S = 20.0
 _ANSWERED = "All models are stopped"
@@ -41,13 +43,15 @@ class Ports:
 
 
 def free_ports() -> Ports:
-    """Return three ports that nothing listens on."""
+    """Return three ports that nothing listens on; below those that the kernel hands to outgoing connections."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
-        for one in sockets:
-            one.bind((_LOOPBACK, 0))
-        grpc, http, metrics = (one.getsockname()[1] for one in sockets)
-    return Ports(grpc, http, metrics)
+        found: list[int] = []
+        while len(found) < len(fields(Ports)):
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind((_LOOPBACK, secrets.choice(_FREE)))
+                found.append(one.getsockname()[1])
+    return Ports(*found)
 
 
 class Server:
@@ -96,6 +100,13 @@ class Server:
     def log(self) -> str:
         """What the server has written."""
         return (self._folder / "log").read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        if self._process is None:
+            raise ValueError("the server has been stopped")
+        return self._process.pid
 
     def poll(self) -> int | None:
         """Return the exit status of a server that has stopped by itself, None while it runs."""

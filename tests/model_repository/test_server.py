@@ -61,8 +61,8 @@ def test_without_shared_memory_the_answer_is_the_same(probe_server, slice_of):
     with TritonScorer(probe_server) as shared, TritonScorer(probe_server) as plain:
         plain._shares_memory = False
         first, second = shared.score(ct, 90, 80), plain.score(ct, 90, 80)
-        assert shared._all_slots
-        assert not plain._all_slots
+        assert shared._slots.qsize() == 1
+        assert plain._slots.empty()
     assert first.probability == second.probability
     np.testing.assert_array_equal(first.heatmap, second.heatmap)
 
