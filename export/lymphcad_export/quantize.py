@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
+import onnxruntime
+from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -17,22 +20,21 @@ from onnxruntime.quantization import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     import numpy.typing as npt
 
-OPERATORS = ("Conv", "Add", "Relu", "MaxPool")
-"""What is quantized: convolutions with batch normalisation folded in, the sums of residual branches, and what stands
-between them, so that a tensor stays in eight bits. Measured on ResNet50: a tenth faster in both engines than without
-Relu, and not less exact."""
-_BATCH = 8
+OPERATORS = ("Conv", "Relu", "MaxPool")
+"""What is quantized: convolutions with batch normalisation folded in, and what stands between them, so that a tensor
+stays in eight bits. The sums of residual branches and the first convolution stay in float32: in eight bits they cost
+three times as much of the logits' exactness as all the rest (standard deviation 0.09 in place of 0.03 on the phantom)."""
+_BATCH = 16
 
 
 def quantize_cnn(path: Path, crops: npt.NDArray[np.float32]) -> None:
     """Replace a float32 CNN graph by one with explicit quantization (QuantizeLinear, DequantizeLinear).
 
     Weights are signed and symmetric, a scale for each output channel; activations unsigned, a scale for each tensor.
-    The input's normalisation, the 1x1 convolution that makes the maps, their mean and the bias stay in float32: they
-    cost nothing, and the heatmap is read off them.
+    The input's normalisation and the first convolution, the 1x1 convolution that makes the maps, their mean and the bias
+    stay in float32: the first sees the finest differences, and the heatmap is read off the last.
 
     Parameters
     ----------
@@ -41,8 +43,10 @@ def quantize_cnn(path: Path, crops: npt.NDArray[np.float32]) -> None:
     crops
         float32 [N, 1, S, S], 0..1, of training images only.
     """
+    original = path.read_bytes()
     model = onnx.load(path)
     kept = [node.name for node in model.graph.node if {"LOGITS", "MAPS"} & set(node.output)]
+    kept.append(next(node.name for node in model.graph.node if node.op_type == "Conv"))
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it advises a preparation that the exporter has done: shapes, folded normalisation
@@ -61,6 +65,24 @@ def quantize_cnn(path: Path, crops: npt.NDArray[np.float32]) -> None:
         )
     finally:
         root.setLevel(level)
+    _correct_bias(path, original, crops)
+
+
+def _correct_bias(path: Path, original: bytes, crops: npt.NDArray[np.float32]) -> None:
+    """Take out of the logits what rounding adds to them on average, as far as the calibration crops show it."""
+    shift = _mean_logits(path.read_bytes(), crops) - _mean_logits(original, crops)
+    quantized = onnx.load(path)
+    adder = next(node for node in quantized.graph.node if "LOGITS" in node.output)
+    bias = next(tensor for tensor in quantized.graph.initializer if tensor.name in adder.input)
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) - shift, bias.name))
+    path.write_bytes(quantized.SerializeToString(deterministic=True))
+
+
+def _mean_logits(model: bytes, crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    batches = (crops[first : first + _BATCH] for first in range(0, len(crops), _BATCH))
+    mean: npt.NDArray[np.float32] = np.concatenate([session.run(["LOGITS"], {"CROP": b})[0] for b in batches]).mean(0)
+    return mean
 
 
 class _Crops(CalibrationDataReader):  # type: ignore[misc]
