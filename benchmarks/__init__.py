@@ -1,0 +1,1 @@
+"""What measures speed. Each module is a command: ``python -m benchmarks.serving``, ``python -m benchmarks.score``."""

@@ -1,0 +1,42 @@
+"""The CPU time of processes, and what the numbers were measured on."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16")
+_PACKAGES = ("numpy", "onnxruntime", "openvino", "nvidia-pytriton", "tritonclient", "grpcio", "fastapi", "uvicorn")
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and its children, which for a tritonserver are the stubs that run its Python models."""
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+    return [pid, *children]
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Return the CPU time, user and system, that processes have used, seconds."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / _TICKS
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader must know of this machine, and the versions of what was measured."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    about = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
+    flags = about["flags"].split()
+    return {
+        "cpu": about["model name"],
+        "cores": len(os.sched_getaffinity(0)),
+        "flags": [flag for flag in _FLAGS if flag in flags],
+        "versions": {name: version(name) for name in _PACKAGES},
+    }

@@ -1,0 +1,230 @@
+"""How much of the engine's speed is left behind a server: ``python -m benchmarks.serving [--json] [--bundle DIR]``.
+
+In one run, in windows that take turns: the raw loop of the same graphs in one process, Triton through the product's own
+client at 1, 4 and 8 callers, and FastAPI over the same engine at 4 and 8. All in the same precision and the same layout
+of threads, servers and callers on the same cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from lymphcad_serve.assets import DEMO_BUNDLE
+from lymphcad_serve.repository import Target, write_repository
+from lymphcad_serve.server import Server, free_ports
+
+from benchmarks.processes import cpu_seconds, family, machine
+from lymphcad.bundle import Bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVED, FASTAPI = (1, 4, 8), (4, 8)
+_STEP_RUNS = 60
+
+
+class Worker:
+    """A `benchmarks.worker`.
+
+    Parameters
+    ----------
+    arguments
+        Of the command.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.worker", *arguments]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pids = [self._process.pid]
+        self._read()
+
+    def order(self, **order: Any) -> dict[str, Any]:
+        """Have one order done."""
+        assert self._process.stdin is not None
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self._read())
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("a worker ended early: its error stands above")
+        return line
+
+
+@contextlib.contextmanager
+def fastapi_server(bundle: Bundle, precision: str) -> Iterator[tuple[int, int]]:
+    """Run `benchmarks.rival`; yields its port and process id."""
+    port = free_ports().http
+    command = [sys.executable, "-m", "benchmarks.rival", str(bundle.path), precision, str(port)]
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ready").close()
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                break
+        yield port, process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure(bundle: Bundle, precision: str, seconds: float, windows: int) -> dict[str, Any]:
+    """Measure one precision.
+
+    Parameters
+    ----------
+    bundle
+        What is served.
+    precision
+        Of the CNN's floating-point layers, ``f32`` or ``bf16``.
+    seconds
+        Length of a window.
+    windows
+        Of each contender.
+
+    Returns
+    -------
+    dict
+        Images/s, medians over the windows: ``raw``, ``served`` and ``fastapi`` by callers, ``ratio`` of served to raw;
+        ``lowest_highest`` of the windows; ``cpu_ms``, the CPU time of callers and servers together for an image;
+        ``steps_ms`` and ``preprocess_and_cam_share`` of the CNN's time.
+
+    Raises
+    ------
+    RuntimeError
+        If the contenders' answers differ.
+    """
+    with contextlib.ExitStack() as stack:
+        models = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "models"
+        write_repository(bundle, models, Target.EMBEDDED, bf16=precision == "bf16")
+        server = stack.enter_context(Server(models, free_ports()))
+        port, rival = stack.enter_context(fastapi_server(bundle, precision))
+        raw = Worker("raw", str(bundle.path), precision)
+        stack.callback(raw.close)
+        callers = Worker("callers", str(bundle.path), server.address, str(port))
+        stack.callback(callers.close)
+        contenders = [("raw", 0, raw, raw.pids)]
+        contenders += [("served", count, callers, [*callers.pids, *family(server.pid)]) for count in SERVED]
+        contenders += [("fastapi", count, callers, [*callers.pids, rival]) for count in FASTAPI]
+        rates: dict[tuple[str, int], list[float]] = {}
+        cpu_ms: dict[tuple[str, int], list[float]] = {}
+        answers = set()
+        for window in range(-1, windows):  # the first one warms up
+            for of, count, worker, pids in contenders if window % 2 else reversed(contenders):
+                before = cpu_seconds(pids)
+                found = worker.order(do="rates", of=of, callers=count, seconds=seconds)
+                used = cpu_seconds(pids) - before
+                answers.add(round(found["probability"], 2))
+                if window >= 0:
+                    rates.setdefault((of, count), []).append(found["rate"])
+                    cpu_ms.setdefault((of, count), []).append(1000 * used / found["images"])
+        if max(answers) - min(answers) > 0.011:
+            raise RuntimeError(f"the contenders' probabilities differ: {sorted(answers)}")
+        steps = raw.order(do="steps", runs=_STEP_RUNS)
+    return {
+        **_by_contender({key: round(median(values), 1) for key, values in rates.items()}),
+        "ratio": {"8": round(median(rates["served", 8]) / median(rates["raw", 0]), 3)},
+        "lowest_highest": _by_contender({key: [round(min(v), 1), round(max(v), 1)] for key, v in rates.items()}),
+        "cpu_ms": _by_contender({key: round(median(values), 2) for key, values in cpu_ms.items()}),
+        "steps_ms": {name: round(took, 3) for name, took in steps.items()},
+        "preprocess_and_cam_share": round((steps["preprocess"] + steps["cam"]) / steps["cnn"], 3),
+    }
+
+
+def _by_contender(values: dict[tuple[str, int], Any]) -> dict[str, Any]:
+    """Return {"raw": value, "served": {"1": value, ...}, "fastapi": {...}}."""
+    found: dict[str, Any] = {"raw": values["raw", 0]}
+    for (of, count), value in sorted(values.items()):
+        if count:
+            found.setdefault(of, {})[str(count)] = value
+    return found
+
+
+def float_bundle(like: Bundle, out: Path) -> Bundle:
+    """Export the same network with float32 weights, untrained: weights make no difference to speed."""
+    from lymphcad_export.bundle import Meaning, export_bundle
+    from lymphcad_train.networks import CamNetwork
+
+    manifest = like.manifest
+    meaning = Meaning("untrained", manifest.architecture, threshold=0.5, temperature=1.0, evidence_scale=1.0)
+    return export_bundle(out, CamNetwork(manifest.architecture), manifest.preprocess.model_dump(), meaning)
+
+
+def render(results: dict[str, Any]) -> str:
+    """Return results as Markdown."""
+    heads = ["precision", "raw loop", *(f"Triton, {n}" for n in SERVED), *(f"FastAPI, {n}" for n in FASTAPI)]
+    rows = [[*heads, "Triton / raw at 8", "preprocess + CAM / CNN"]]
+    rows.append(["---"] * len(rows[0]))
+    for precision in ("int8", "bf16"):
+        if precision not in results:
+            continue
+        found = results[precision]
+        speeds = [found["raw"], *found["served"].values(), *found["fastapi"].values()]
+        share = f"{100 * found['preprocess_and_cam_share']:.1f} %"
+        rows.append([precision, *(f"{speed:.1f}" for speed in speeds), f"{found['ratio']['8']:.2f}", share])
+    about = results["machine"]
+    settings = results["settings"]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([
+        f"Images/s, medians of {settings['windows']} windows of {settings['seconds']:g} s that take turns;"
+        f" {settings['architecture']} at {settings['size']} px. Callers and servers share {about['cores']} cores of"
+        f" {about['cpu']} ({', '.join(about['flags'])}).",
+        "",
+        *lines,
+        "",
+        "Versions: " + ", ".join(f"{name} {number}" for name, number in about["versions"].items()) + ".",
+    ])  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE, help="an int8 bundle; the demo bundle without it")
+    parser.add_argument("--float-bundle", type=Path, help="a float32 one; without it, the same network untrained")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
+    parser.add_argument("--windows", type=int, default=5, help="windows of each contender")
+    parser.add_argument("--json", action="store_true", help="JSON on standard output; the table goes to standard error")
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Bundle(options.bundle)
+        floats = Bundle(options.float_bundle) if options.float_bundle else float_bundle(bundle, Path(folder) / "float")
+        results["int8"] = measure(bundle, "f32", options.seconds, options.windows)
+        results["bf16"] = measure(floats, "bf16", options.seconds, options.windows)
+    results["settings"] = {
+        "seconds": options.seconds,
+        "windows": options.windows,
+        "architecture": bundle.manifest.architecture,
+        "size": bundle.manifest.preprocess.size,
+        "bundle": bundle.label,
+    }
+    results["machine"] = machine()
+    if options.json:
+        print(json.dumps(results, indent=2))
+    print(render(results), file=sys.stderr if options.json else sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
