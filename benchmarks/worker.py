@@ -107,7 +107,7 @@ class Raw:
 
 
 class Callers:
-    """Calls the two servers; each call cuts the window out of the slice first and checks the answer, as the client does.
+    """Calls the two servers; each call cuts the window out of the slice and checks the answer, as the client does.
 
     Parameters
     ----------

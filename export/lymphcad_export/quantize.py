@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OPERATORS = ("Conv", "Relu", "MaxPool")
 """What is quantized: convolutions with batch normalisation folded in, and what stands between them, so that a tensor
 stays in eight bits. The sums of residual branches and the first convolution stay in float32: in eight bits they cost
-three times as much of the logits' exactness as all the rest (standard deviation 0.09 in place of 0.03 on the phantom)."""
+three times as much of the logits' exactness as all the rest (standard deviation 0.09 for 0.03 on the phantom)."""
 _BATCH = 16
 
 
@@ -33,8 +33,8 @@ def quantize_cnn(path: Path, crops: npt.NDArray[np.float32]) -> None:
     """Replace a float32 CNN graph by one with explicit quantization (QuantizeLinear, DequantizeLinear).
 
     Weights are signed and symmetric, a scale for each output channel; activations unsigned, a scale for each tensor.
-    The input's normalisation and the first convolution, the 1x1 convolution that makes the maps, their mean and the bias
-    stay in float32: the first sees the finest differences, and the heatmap is read off the last.
+    The input's normalisation and the first convolution, the 1x1 convolution that makes the maps, their mean and the
+    bias stay in float32: the first sees the finest differences, and the heatmap is read off the last.
 
     Parameters
     ----------
