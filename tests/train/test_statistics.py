@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import expit
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 pytest.importorskip("torch")
 
@@ -34,12 +34,28 @@ def test_likelihood_by_hand():
     assert found == pytest.approx(-(np.log(0.75) + np.log(0.5)) / 2)
 
 
-def test_the_threshold_lies_midway_between_the_calls_it_separates():
-    # From 0.4: 3 of 3 metastatic and 1 of 4 benign called, index 0.75; from 0.6: 2 of 3 and none, index 0.67.
-    probabilities = np.array([0.1, 0.2, 0.25, 0.45, 0.4, 0.6, 0.9])
-    labels = np.array([0, 0, 0, 0, 1, 1, 1])
-    assert youden_threshold(probabilities, labels) == pytest.approx((0.4 + 0.25) / 2)
-    assert youden_threshold(np.array([0.1, 0.9]), np.array([0, 1])) == pytest.approx(0.5)
+def test_the_threshold_lies_in_the_widest_gap_where_the_classes_separate():
+    margins, labels = np.array([-3.0, -2.0, -1.0, 2.0, 2.5]), np.array([0, 0, 0, 1, 1])
+    assert youden_threshold(margins, labels) == pytest.approx(0.5)
+    assert youden_threshold(np.array([-1.0, 4.0]), np.array([0, 1])) == pytest.approx(1.5)
+    assert youden_threshold(np.array([2.0, 2.0]), np.array([0, 1])) == 2
+
+
+def test_the_threshold_is_nearer_to_the_best_one_than_that_of_the_sample():
+    """Of two normal classes around 0 and 2, both of deviation 1, the best one is 1."""
+    generator = np.random.default_rng(3)
+    labels = np.repeat([0, 1], 50)
+    errors, unsmoothed = [], []
+    for _ in range(300):
+        margins = 2 * labels + generator.normal(size=100)
+        threshold = youden_threshold(margins, labels)
+        neighbours = np.sort(np.abs(margins - threshold))[:2]
+        assert neighbours[0] == pytest.approx(neighbours[1])
+        errors.append(threshold - 1)
+        false_positive, true_positive, thresholds = roc_curve(labels, margins)
+        unsmoothed.append(thresholds[np.argmax(true_positive - false_positive)] - 1)
+    assert abs(np.mean(errors)) < 0.1
+    assert np.std(errors) < 0.8 * np.std(unsmoothed)
 
 
 def test_figures_by_hand():

@@ -124,7 +124,7 @@ def make_record(
     margins, maps = score(network, windows, settings)
     temperature = fit_temperature(margins[of["val"]], labels[of["val"]])
     probabilities = expit(margins / temperature)
-    threshold = youden_threshold(probabilities[of["val"]], labels[of["val"]])
+    threshold = float(expit(youden_threshold(margins[of["val"]] / temperature, labels[of["val"]])))
     metastatic = of["train"][labels[of["train"]] == 1]
     metrics = {
         name: evaluate(
