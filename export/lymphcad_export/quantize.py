@@ -73,6 +73,8 @@ def _correct_bias(path: Path, original: bytes, crops: npt.NDArray[np.float32]) -
     shift = _mean_logits(path.read_bytes(), crops) - _mean_logits(original, crops)
     quantized = onnx.load(path)
     adder = next(node for node in quantized.graph.node if "LOGITS" in node.output)
+    if adder.op_type != "Add":
+        return  # logits without a bias
     bias = next(tensor for tensor in quantized.graph.initializer if tensor.name in adder.input)
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) - shift, bias.name))
     path.write_bytes(quantized.SerializeToString(deterministic=True))
