@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,8 +90,12 @@ def train_command(made_cohort) -> Callable[..., int]:
 
     def run(out: Path, *options: str, cohort: Path = made_cohort) -> int:
         small = ["--size", "48", "--progressive", "32", "--epochs", "3", "--batch", "6", "--lr", "0.002"]
-        with pytest.raises(SystemExit) as ended:
-            main(["train", str(cohort), "--out", str(out), "--weights", "none", *small, *options])
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main(["train", str(cohort), "--out", str(out), "--weights", "none", *small, *options])
+        finally:
+            signal.signal(signal.SIGINT, on_interrupt)  # which Lightning ignores after the first
         return int(ended.value.code or 0)
 
     return run
