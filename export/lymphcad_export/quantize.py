@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 OPERATORS = ("Conv", "Relu", "MaxPool")
 """What is quantized: convolutions with batch normalisation folded in, and what stands between them, so that a tensor
-stays in eight bits. The sums of residual branches and the first convolution stay in float32: in eight bits they cost
-three times as much of the logits' exactness as all the rest (standard deviation 0.09 for 0.03 on the phantom)."""
+stays in eight bits. The sums of residual branches and the first convolution stay in float32. That they must is not
+shown: on the demo's run the logits' standard deviation was 0.031 with them in eight bits and without."""
 _BATCH = 16
 
 
@@ -34,7 +34,7 @@ def quantize_cnn(path: Path, crops: npt.NDArray[np.float32]) -> None:
 
     Weights are signed and symmetric, a scale for each output channel; activations unsigned, a scale for each tensor.
     The input's normalisation and the first convolution, the 1x1 convolution that makes the maps, their mean and the
-    bias stay in float32: the first sees the finest differences, and the heatmap is read off the last.
+    bias stay in float32; the heatmap is read off the last.
 
     Parameters
     ----------
