@@ -44,10 +44,13 @@ def test_killed_in_the_middle_of_a_batch(server, nodes):
         assert time.monotonic() - killed < 20
     assert [result.node for result in results] == nodes
     states = [result.status for result in results]
-    scored = states.count("scored")
-    assert 20 <= scored < NODES
-    assert states == ["scored"] * scored + ["failed"] * (NODES - scored)
-    assert {result.reason.partition(":")[0] for result in results[scored:]} == {"server_away"}
+    assert set(states) == {"scored", "failed"}
+    assert states[:20] == ["scored"] * 20
+    # Of the eight requests that are in flight when it dies, a later one can have been answered and an earlier one not.
+    first_failed = states.index("failed")
+    assert "scored" not in states[first_failed + 8 :]
+    away = [result.reason.partition(":")[0] for result in results if result.status == "failed"]
+    assert set(away) == {"server_away"}
 
 
 def test_a_server_that_hangs_is_given_up_and_its_memory_is_not_used_again(server, nodes):
