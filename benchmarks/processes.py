@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +15,12 @@ _PACKAGES = ("numpy", "onnxruntime", "openvino", "nvidia-pytriton", "tritonclien
 
 def family(pid: int) -> list[int]:
     """Return a process and its children, which for a tritonserver are the stubs that run its Python models."""
-    children = [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
+    children = []
+    for entry in Path("/proc").iterdir():
+        # Not from /proc/PID/task/*/children: a server's threads come and go while they are listed.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if entry.name.isdigit() and (entry / "stat").read_text().rsplit(")", 1)[1].split()[1] == str(pid):
+                children.append(int(entry.name))
     return [pid, *children]
 
 

@@ -20,16 +20,22 @@ from lymphcad.errors import Reason, ServerError
 pytestmark = pytest.mark.server
 
 
-def running(pid: int) -> bool:
+def stat(pid: int | str) -> list[str]:
+    """Return state, parent and the rest of /proc/PID/stat; a process that has ended is a zombie of nobody."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["Z", "0"]
+
+
+def running(pid: int) -> bool:
+    return stat(pid)[0] != "Z"
 
 
 def children(pid: int) -> list[int]:
+    # Not from /proc/PID/task/*/children: a server's threads come and go while they are listed.
     return [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and stat(entry.name)[1] == str(pid)
     ]
 
 
