@@ -76,19 +76,22 @@ def fastapi_server(bundle: Bundle, precision: str) -> Iterator[tuple[int, int]]:
     process = subprocess.Popen(command)
     try:
         deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ready").close()
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-            else:
-                break
+        while not _answers(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the FastAPI server did not start: its error stands above")
+            time.sleep(0.1)
         yield port, process.pid
     finally:
         process.kill()
         process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/ready").close()
+    except OSError:
+        return False
+    return True
 
 
 def measure(bundle: Bundle, precision: str, seconds: float, windows: int) -> dict[str, Any]:
@@ -208,11 +211,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="JSON on standard output; the table goes to standard error")
     options = parser.parse_args()
     results: dict[str, Any] = {}
+    about = machine()
     with tempfile.TemporaryDirectory() as folder:
         bundle = Bundle(options.bundle)
         floats = Bundle(options.float_bundle) if options.float_bundle else float_bundle(bundle, Path(folder) / "float")
         results["int8"] = measure(bundle, "f32", options.seconds, options.windows)
-        results["bf16"] = measure(floats, "bf16", options.seconds, options.windows)
+        if any("bf16" in flag for flag in about["flags"]):  # other CPUs cannot
+            results["bf16"] = measure(floats, "bf16", options.seconds, options.windows)
     results["settings"] = {
         "seconds": options.seconds,
         "windows": options.windows,
@@ -220,7 +225,7 @@ def main() -> None:
         "size": bundle.manifest.preprocess.size,
         "bundle": bundle.label,
     }
-    results["machine"] = machine()
+    results["machine"] = about
     if options.json:
         print(json.dumps(results, indent=2))
     print(render(results), file=sys.stderr if options.json else sys.stdout)

@@ -8,10 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-# Both engines report their use to their makers unless told not to before they are imported. A hospital's server
-# talks to nobody: ONNX Runtime reads this variable, and OpenVINO goes without where this module cannot be imported.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-sys.modules["openvino_telemetry"] = None
+# As in lymphcad/__init__.py, which the server does not import: neither engine reports its use to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)
 
 import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402

@@ -190,5 +190,26 @@ def test_repositories_of_every_target(tmp_path, probe_bundle):
             }  # fmt: skip
     with pytest.raises(CommandError, match="TensorRT plan"):
         write_repository(probe_bundle, tmp_path / "no-plan", Target.GPU)
+    with pytest.raises(CommandError, match="leave --bf16 out"):
+        write_repository(probe_bundle, tmp_path / "bf16", Target.GPU, plan=tmp_path / "model.plan", bf16=True)
     with pytest.raises(CommandError, match="not an empty folder"):
         write_repository(probe_bundle, tmp_path / "gpu", Target.CPU)
+
+
+def test_the_precision_is_said(tmp_path, probe_bundle):
+    """Left to itself OpenVINO takes bfloat16 wherever the CPU has it."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    def said(target: Target, model: str, *, bf16: bool) -> tuple[str, dict[str, str]]:
+        models = tmp_path / f"{target.value}-{model}-{bf16}"
+        write_repository(probe_bundle, models, target, bf16=bf16)
+        config = text_format.Parse((models / model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+        return config.backend, {name: value.string_value for name, value in config.parameters.items()}
+
+    for target, model in ((Target.EMBEDDED, "lymph_node"), (Target.EMBEDDED_STEPS, "cnn")):
+        assert said(target, model, bf16=False)[1]["precision"] == "f32"
+        assert said(target, model, bf16=True)[1]["precision"] == "bf16"
+    assert said(Target.CPU, "cnn", bf16=False) == ("onnxruntime", {})
+    backend, parameters = said(Target.CPU, "cnn", bf16=True)
+    assert (backend, parameters["HINT_BF16"]) == ("openvino", "YES")

@@ -1,0 +1,41 @@
+"""The benchmarks run, and print the JSON that others read. What it says of speed is not judged here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.server
+ROOT = Path(__file__).parents[2]
+
+
+def run(module: str, *arguments: object) -> dict:
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--json", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_serving(probe_bundle):
+    pytest.importorskip("fastapi")
+    bundles = ("--bundle", probe_bundle.path, "--float-bundle", probe_bundle.path)
+    found = run("serving", *bundles, "--seconds", 0.2, "--windows", 1)
+    has_bf16 = any("bf16" in flag for flag in found["machine"]["flags"])
+    assert set(found) == {"int8", "settings", "machine"} | ({"bf16"} if has_bf16 else set())
+    for precision in set(found) & {"int8", "bf16"}:
+        speeds = found[precision]
+        assert set(speeds["served"]) == {"1", "4", "8"}
+        assert set(speeds["fastapi"]) == {"4", "8"}
+        assert all(rate > 0 for rate in [speeds["raw"], *speeds["served"].values(), *speeds["fastapi"].values()])
+        assert speeds["ratio"] == {"8": pytest.approx(speeds["served"]["8"] / speeds["raw"], abs=0.002)}
+        assert set(speeds["steps_ms"]) == {"preprocess", "cnn", "cam"}
+    assert found["settings"]["windows"] == 1
+
+
+def test_score(probe_bundle):
+    found = run("score", "--bundle", probe_bundle.path, "--nodes", 12, "--runs", 1)
+    assert set(found["cpu_ms_a_node"]) == {"no_overlays", "overlays"}
+    assert found["settings"] == {"nodes": 12, "runs": 1}
