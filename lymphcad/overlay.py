@@ -14,6 +14,8 @@ from lymphcad import RESEARCH_USE_ONLY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
     from lymphcad.bundle import Manifest
     from lymphcad.finding import Finding
     from lymphcad.slice import CtSlice
@@ -79,6 +81,29 @@ def draw_overlay(ct: CtSlice, row: float, col: float, finding: Finding, manifest
     pen.text((8, PANEL + STRIP + 2), found, _WHITE, _font(_LARGE))
     notice = f"{RESEARCH_USE_ONLY}.{assumed} Bundle {finding.bundle}"
     pen.text((8, PANEL + STRIP + 27), notice, _GREY, _font(_SMALL))
+    return picture
+
+
+def draw_pair(crop: npt.NDArray[np.float32], heatmap: npt.NDArray[np.uint8]) -> Image.Image:
+    """Draw what the network saw, and beside it the same under its heatmap.
+
+    Parameters
+    ----------
+    crop
+        float32 [S, S], 0..1, as the network gets it.
+    heatmap
+        uint8 [S, S], evidence for metastasis on the bundle's scale.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, 2 * `PANEL` wide and `PANEL` high, pixels.
+    """
+    panels = [Image.fromarray(grey) for grey in ((255 * crop.clip(0, 1)).astype(np.uint8), heatmap)]
+    grey, heat = (panel.resize((PANEL, PANEL), Image.Resampling.BILINEAR) for panel in panels)
+    picture = Image.new("RGB", (2 * PANEL, PANEL))
+    picture.paste(grey, (0, 0))
+    picture.paste(_coloured(heat, grey.convert("RGB")), (PANEL, 0))
     return picture
 
 

@@ -1,4 +1,4 @@
-"""``lymphcad export``."""
+"""``lymphcad export`` and ``lymphcad evaluate``."""
 
 from enum import Enum
 from pathlib import Path
@@ -7,6 +7,14 @@ from typing import Annotated
 import typer
 
 PROOF_FAILED = 4
+
+
+class Part(str, Enum):
+    """Of a table's own split."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
 
 
 class Precision(str, Enum):
@@ -36,3 +44,48 @@ def export(
         raise typer.Exit(PROOF_FAILED) from None
     megabytes = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     console.print(f"{bundle.label}, {megabytes:.1f} MB, is in {out}.")
+
+
+def evaluate(
+    cohort: Annotated[Path, typer.Argument(help="Table: image,row,col,label,patient[,lesion,diameter_mm,split].")],
+    result: Annotated[Path, typer.Option("--json", help="Where the figures go; probabilities go beside, as .csv.")],
+    run: Annotated[Path | None, typer.Option(help="The folder that `lymphcad train` left.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="A bundle's folder.")] = None,
+    part: Annotated[Part | None, typer.Option(help="Of the table's own split; else all rows.")] = None,
+    images: Annotated[list[Path] | None, typer.Option(help="Where the table's SOP Instance UIDs lie.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstraps.")] = 0,
+) -> None:
+    """Evaluate a run or a bundle on a cohort with labels."""
+    import json
+
+    from lymphcad_train.options import in_words
+    from lymphcad_train.run import write_text
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from lymphcad.errors import CommandError
+    from lymphcad_export.evaluate import evaluate_cohort
+
+    if (run is None) == (bundle is None):
+        raise CommandError("one of --run and --bundle says what is evaluated: give one of them")
+    if not result.parent.is_dir() or result.suffix == ".csv":
+        raise CommandError(f"--json '{result}' is no place for the figures: name a .json file in an existing folder")
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        found = evaluate_cohort(
+            cohort,
+            run or bundle or Path(),
+            result,
+            part=None if part is None else part.value,
+            images=images or [],
+            seed=seed,
+            each=lambda count: progress.advance(progress.task_ids[-1], count),
+            begin=lambda name, total: progress.add_task(name, total=total),
+            warn=lambda said: console.print(said, markup=False),
+        )
+    write_text(result, json.dumps(found, indent=2, allow_nan=False) + "\n")
+    console.print(f"{found['model']}: {in_words(found)}")
+    if found.get("auroc_lesion") is not None:
+        console.print(f"A lesion: AUROC {found['auroc_lesion']:.3f}")
+    console.print(f"The figures are in {result}.")

@@ -13,7 +13,7 @@ from lymphcad_train.cohort import load_windows
 from lymphcad_train.graphs import Cam, Preprocess, Whole
 from lymphcad_train.networks import CamNetwork
 from lymphcad_train.run import WINDOWS, read_record, read_split
-from lymphcad_train.statistics import evaluate
+from lymphcad_train.statistics import evaluate, summary
 from lymphcad_train.training import WEIGHTS
 from lymphcad_train.weights import load_weights
 
@@ -106,16 +106,10 @@ def export_run(run: Path, out: Path, precision: str, name: str, say: Callable[[s
             )
             check(engine, agreement, len(proof), precision)
         metrics: dict[str, Any] = {"engine": SERVED}
+        cases = {part: split.cases(part, scores[SERVED].probabilities[split.parts[proof] == part]) for part in _PARTS}
         for part, title in _PARTS.items():
-            chosen = split.parts[proof] == part
-            metrics[title] = record.metrics[title] | evaluate(
-                scores[SERVED].probabilities[chosen],
-                labels[chosen],
-                split.patients[proof][chosen],
-                np.full(int(chosen.sum()), np.nan),
-                record.threshold,
-                int(record.training["seed"]),
-            )
+            validation = cases["val"] if part == "test" else None
+            metrics[title] = summary(evaluate(cases[part], record.threshold, int(record.training["seed"]), validation))
         metrics["parity"] = {
             "reference": "torch, float32",
             "crops": len(proof),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from lymphcad_train.split import HELD_OUT, split_patients, split_rows
+from lymphcad_train.split import HELD_OUT, draw, how_split, split_rows
 
 from lymphcad.errors import CommandError
 from lymphcad.tables import CohortRow
@@ -36,7 +35,7 @@ def row(patient: str, label: int, split: str | None = None) -> CohortRow:
 
 @given(PATIENTS, st.integers(0, 2**31 - 1))
 def test_every_patient_has_one_part_and_each_stratum_its_shares(metastatic, seed):
-    parts = split_patients(metastatic, seed)
+    parts = draw(metastatic, seed)
     assert parts.keys() == metastatic.keys()
     for stratum in (False, True):
         counts = Counter(parts[patient] for patient, value in metastatic.items() if value == stratum)
@@ -48,12 +47,12 @@ def test_every_patient_has_one_part_and_each_stratum_its_shares(metastatic, seed
 
 @given(PATIENTS, st.integers(0, 2**31 - 1))
 def test_the_order_of_the_table_does_not_matter(metastatic, seed):
-    assert split_patients(metastatic, seed) == split_patients(dict(reversed(metastatic.items())), seed)
+    assert draw(metastatic, seed) == draw(dict(reversed(metastatic.items())), seed)
 
 
 def test_another_seed_is_another_split():
     metastatic = {str(n): n % 3 == 0 for n in range(60)}
-    assert split_patients(metastatic, 0) != split_patients(metastatic, 1)
+    assert draw(metastatic, 0) != draw(metastatic, 1)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 1)), min_size=1, max_size=200), st.integers(0, 9))
@@ -77,14 +76,10 @@ def test_the_tables_own_split_is_kept():
     assert split_rows(rows, 0) == own
 
 
-def test_a_table_that_splits_only_some_rows_is_refused():
-    rows = [row("a", 0, "train"), row("b", 1)]
-    with pytest.raises(CommandError, match="1 of 2 rows have no split"):
-        split_rows(rows, 0)
-
-
-def test_a_patient_in_two_parts_is_refused_with_the_rows():
-    rows = [row(str(n), n // 3, part) for n, part in enumerate(["test", "train", "val"] * 2)]
-    rows[4] = replace(rows[4], patient="0")
-    with pytest.raises(CommandError, match=r"1 patient stands in more than one part.*rows 1 and 5"):
-        split_rows(rows, 0)
+def test_by_image_tears_patients_apart_and_says_so():
+    rows = [row(f"p{n // 10}", n // 10 % 2) for n in range(400)]
+    parts = split_rows(rows, 0, "image")
+    places = Counter(patient for patient, _ in {(one.patient, part) for part, one in zip(parts, rows, strict=True)})
+    assert max(places.values()) == 3
+    assert how_split(rows, "image") == "by image, stratified"
+    assert Counter(parts) == {"train": 316, "val": 42, "test": 42}

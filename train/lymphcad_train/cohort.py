@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,10 +50,12 @@ class Windows:
 
 def read_windows(
     rows: Sequence[CohortRow],
+    parts: Sequence[str],
     finder: ImageFinder,
     preprocess: Preprocess,
     reach_mm: float,
     each: Callable[[], object],
+    warn: Callable[[str], object],
 ) -> Windows:
     """Read every image and cut its window.
 
@@ -60,6 +63,8 @@ def read_windows(
     ----------
     rows
         The cohort.
+    parts
+        Of its split, for each row.
     finder
         Where its images lie.
     preprocess
@@ -68,6 +73,8 @@ def read_windows(
         Side of the square that a window holds at least, mm.
     each
         Called after each row.
+    warn
+        Told of images that lie twice within a part.
 
     Returns
     -------
@@ -77,9 +84,11 @@ def read_windows(
     Raises
     ------
     CommandError
-        One error for all images that cannot be used: the first 20 with their rows, and how many more there are.
+        One error for all images that cannot be used: the first 20 with their rows, and how many more there are. If
+        the same pixels stand under two names in two parts of the split.
     """
     windows, problems = [], []
+    images = _Images()
     for number, row in enumerate(rows, start=1):
         try:
             ct = read_image(
@@ -90,21 +99,50 @@ def read_windows(
                 window_width_hu=preprocess.window_width_hu,
                 field_of_view_mm=preprocess.field_of_view_mm,
             )
+            images.add(number, row.image, parts[number - 1], ct.hu)
             windows.append(cut_window(ct, row.row, row.col, reach_mm, preprocess.size))
         except Refusal as refusal:
             problems.append(f"row {number} (line {row.line}): {refusal}")
         each()
     if problems:
-        more = f"; and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
         raise CommandError(
-            f"{len(problems)} of {len(rows)} images cannot be used, correct the files or the table: "
-            f"{'; '.join(problems[:_MAX_LISTED])}{more}"
+            f"{len(problems)} of {len(rows)} images cannot be used, correct the files or the table: {_first(problems)}"
         )
+    images.check(warn)
     return Windows(
         [window.image for window in windows],
         np.array([window.spacing_mm for window in windows], np.float32),
         np.array([window.center for window in windows], np.float32),
     )
+
+
+class _Images:
+    """Finds the same pixels under two names: the same image copied, or sent twice."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, tuple[int, str, str]] = {}
+        self._within: list[str] = []
+        self._across: list[str] = []
+
+    def add(self, number: int, name: str, part: str, hu: npt.NDArray[np.int16]) -> None:
+        digest = hashlib.sha256(repr(hu.shape).encode() + hu.tobytes()).digest()
+        first, known, its_part = self._seen.setdefault(digest, (number, name, part))
+        if name != known:
+            (self._within if part == its_part else self._across).append(f"rows {first} and {number}")
+
+    def check(self, warn: Callable[[str], object]) -> None:
+        if self._across:
+            raise CommandError(
+                f"the same pixels stand under two names in two parts of the split, which inflates every figure"
+                f" ({_first(self._across)}): remove the copies, or give both to the same patient"
+            )
+        if self._within:
+            warn(f"The same pixels stand under two names ({_first(self._within)}): each counts in training.")
+
+
+def _first(places: Sequence[str]) -> str:
+    more = f"; and {len(places) - _MAX_LISTED} more" if len(places) > _MAX_LISTED else ""
+    return "; ".join(places[:_MAX_LISTED]) + more
 
 
 def save_windows(path: Path, windows: Windows) -> None:

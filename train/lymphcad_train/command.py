@@ -1,82 +1,155 @@
-"""``lymphcad train``."""
+"""``lymphcad train`` and ``lymphcad compare``."""
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-INTERRUPTED = 130
+from lymphcad_train.options import BY_IMAGE, INTERRUPTED, Crop, command_of, in_words, make_settings, options_of
+
+
+class SplitBy(str, Enum):
+    """What is drawn for train, validation and test."""
+
+    PATIENT = "patient"
+    IMAGE = "image"
+
+
+Cohort = Annotated[Path, typer.Argument(help="Table: image,row,col,label,patient[,lesion,diameter_mm,split].")]
+Images = Annotated[list[Path] | None, typer.Option(help="Where the table's SOP Instance UIDs lie.")]
+Size = Annotated[int | None, typer.Option(help="Side of the crop, pixels; else the network's own.")]
+Progressive = Annotated[int, typer.Option(help="Its side in the first two thirds of the epochs; 0: --size.")]
+FieldOfView = Annotated[float, typer.Option(help="Side of the crop, mm.")]
+Level = Annotated[float, typer.Option(help="Middle of the window, HU.")]
+Width = Annotated[float, typer.Option(help="Width of the window, HU.")]
+Epochs = Annotated[int, typer.Option(help="How often each image is seen.")]
+Patience = Annotated[int, typer.Option(help="Epochs without a better validation AUROC before it stops.")]
+Batch = Annotated[int, typer.Option(help="Images in a step, of each process.")]
+Rate = Annotated[float, typer.Option("--lr", help="Highest learning rate.")]
+Sensitivity = Annotated[float | None, typer.Option(help="To reach on validation; else Youden's index.")]
+By = Annotated[SplitBy, typer.Option(help="What is drawn for each part; image inflates every figure.")]
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 
 
 def train(
-    cohort: Annotated[Path, typer.Argument(help="Table: image,row,col,label,patient[,diameter_mm,split].")],
+    cohort: Cohort,
     out: Annotated[Path, typer.Option(help="A new folder for the run.")],
     arch: Annotated[str, typer.Option(help="The network.")] = "resnet50",
     weights: Annotated[str, typer.Option(help="What it starts from: imagenet, none, or a file.")] = "imagenet",
-    images: Annotated[list[Path] | None, typer.Option(help="Where the table's SOP Instance UIDs lie.")] = None,
-    size: Annotated[int, typer.Option(help="Side of the crop, pixels.")] = 224,
-    progressive: Annotated[int, typer.Option(help="Its side in the first two thirds of the epochs; 0: --size.")] = 128,
-    field_of_view_mm: Annotated[float, typer.Option(help="Side of the crop, mm.")] = 40.0,
-    window_level_hu: Annotated[float, typer.Option(help="Middle of the window, HU.")] = 60.0,
-    window_width_hu: Annotated[float, typer.Option(help="Width of the window, HU.")] = 400.0,
-    epochs: Annotated[int, typer.Option(help="How often each image is seen.")] = 40,
-    patience: Annotated[int, typer.Option(help="Epochs without a better validation AUROC before it stops.")] = 10,
-    batch: Annotated[int, typer.Option(help="Images in a step.")] = 16,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    images: Images = None,
+    size: Size = None,
+    progressive: Progressive = 128,
+    field_of_view_mm: FieldOfView = 40.0,
+    window_level_hu: Level = 60.0,
+    window_width_hu: Width = 400.0,
+    epochs: Epochs = 40,
+    patience: Patience = 10,
+    batch: Batch = 16,
+    lr: Rate = 1e-3,
+    sensitivity: Sensitivity = None,
+    split_by: By = SplitBy.PATIENT,
+    seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the run's last epoch.")] = False,
 ) -> None:
     """Train a network on a cohort, choose on validation, and evaluate on test once."""
-    from pydantic import ValidationError
     from rich.console import Console
 
-    from lymphcad.bundle import Preprocess
-    from lymphcad.errors import CommandError
     from lymphcad_train.fit import train as fit
-    from lymphcad_train.settings import Settings
-    from lymphcad_train.weights import describe
+    from lymphcad_train.record import evaluate_test
 
-    try:
-        preprocess = Preprocess(
-            field_of_view_mm=field_of_view_mm,
-            window_level_hu=window_level_hu,
-            window_width_hu=window_width_hu,
-            size=size,
-        )
-        settings = Settings(
-            architecture=arch,
-            weights=describe(weights),
-            preprocess=preprocess,
-            progressive=progressive,
-            epochs=epochs,
-            patience=patience,
-            batch=batch,
-            lr=lr,
-            seed=seed,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = str(first["loc"][-1]).replace("_", "-")
-        raise CommandError(f"--{option}: {first['msg']}, and {first['input']} was given") from None
-    command = (
-        f"lymphcad train {cohort.name} --out {out.name} --arch {arch} --weights {Path(weights).name} --size {size}"
-        f" --progressive {progressive} --field-of-view-mm {field_of_view_mm:g} --window-level-hu {window_level_hu:g}"
-        f" --window-width-hu {window_width_hu:g} --epochs {epochs} --patience {patience} --batch {batch} --lr {lr:g}"
-        f" --seed {seed}"
+    settings = make_settings(
+        arch,
+        weights,
+        Crop(field_of_view_mm, window_level_hu, window_width_hu, size),
+        progressive=progressive,
+        epochs=epochs,
+        patience=patience,
+        batch=batch,
+        lr=lr,
+        split_by=split_by.value,
+        sensitivity=sensitivity,
+        seed=seed,
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if split_by is SplitBy.IMAGE:
+        console.print(BY_IMAGE)
+    command = command_of(cohort, out, settings, weights)
     try:
-        metrics = fit(
+        record = fit(
             cohort, out, settings, weights=weights, images=images or [], resume=resume, console=console, command=command
         )
     except SystemExit:  # what Lightning makes of Ctrl-C
         console.print("Interrupted: go on with --resume.")
         raise typer.Exit(INTERRUPTED) from None
-    for name, found in metrics.items():
-        low, high = found["auroc_ci95"]
-        console.print(
-            f"{name}: {found['n']} images of {found['patients']} patients, AUROC {found['auroc']:.3f}"
-            f" ({low:.3f} to {high:.3f}), sensitivity {found['sensitivity']:.3f}, specificity"
-            f" {found['specificity']:.3f}, accuracy {found['accuracy']:.3f}"
-        )
+    if record is None:  # not the first process of torchrun
+        return
+    for name, found in evaluate_test(out).metrics.items():
+        console.print(f"{name}: {in_words(found)}")
     console.print(f"The run is in {out}.")
+
+
+def compare(
+    cohort: Cohort,
+    out: Annotated[Path, typer.Option(help="A new folder for runs and report.")],
+    archs: Annotated[str, typer.Option(help="paper (eight), edge, all, or names with commas.")] = "paper",
+    weights: Annotated[str, typer.Option(help="imagenet, none, or a folder of ARCH.safetensors files.")] = "imagenet",
+    images: Images = None,
+    size: Size = None,
+    progressive: Progressive = 128,
+    field_of_view_mm: FieldOfView = 40.0,
+    window_level_hu: Level = 60.0,
+    window_width_hu: Width = 400.0,
+    epochs: Epochs = 40,
+    patience: Patience = 10,
+    batch: Batch = 16,
+    lr: Rate = 1e-3,
+    sensitivity: Sensitivity = None,
+    split_by: By = SplitBy.PATIENT,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")] = False,
+) -> None:
+    """Train several networks, choose one on validation, evaluate on test once, and write the report."""
+    from rich.console import Console
+
+    from lymphcad_train.compare import architectures, weights_of
+    from lymphcad_train.compare import compare as run
+
+    names = architectures(archs)
+    first = weights_of(weights, names)
+    settings = {
+        name: make_settings(
+            name,
+            first[name],
+            Crop(field_of_view_mm, window_level_hu, window_width_hu, size),
+            progressive=progressive,
+            epochs=epochs,
+            patience=patience,
+            batch=batch,
+            lr=lr,
+            split_by=split_by.value,
+            sensitivity=sensitivity,
+            seed=seed,
+        )
+        for name in names
+    }
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if split_by is SplitBy.IMAGE:
+        console.print(BY_IMAGE)
+    own_size = "" if size is None else f" --size {size}"
+    command = (
+        f"lymphcad compare {cohort.name} --out {out.name} --archs {archs} --weights {Path(weights).name}{own_size}"
+        f" {options_of(settings[names[0]])}"
+    )
+    try:
+        found = run(
+            cohort, out, settings, weights=first, images=images or [], resume=resume, console=console, command=command
+        )
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        console.print("Interrupted: go on with --resume.")
+        raise typer.Exit(INTERRUPTED) from None
+    for network in found["networks"]:
+        mark = " (selected)" if network["architecture"] == found["selected"] else ""
+        said = network["failed"] or f"test: {in_words(network['test'])}"
+        console.print(f"{network['architecture']}{mark}: {said}", markup=False)
+    console.print(f"The report is {out / 'report.html'}.")

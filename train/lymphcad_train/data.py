@@ -12,10 +12,13 @@ from lymphcad.slice import PADDING_HU
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
     from lymphcad_train.cohort import Windows
 
+Integers = "Sequence[int] | npt.NDArray[np.int64]"
 Sample = tuple["Tensor", "Tensor", "Tensor", "Tensor"]
 
 
@@ -32,9 +35,14 @@ class Samples(Dataset[Sample]):
         Which of them.
     """
 
-    def __init__(self, windows: Windows, labels: Sequence[int], rows: Sequence[int]) -> None:
-        self.rows = list(rows)
-        self.labels = torch.tensor([labels[row] for row in self.rows], dtype=torch.int64)
+    def __init__(
+        self,
+        windows: Windows,
+        labels: Sequence[int] | npt.NDArray[np.int64],
+        rows: Sequence[int] | npt.NDArray[np.intp],
+    ) -> None:
+        self.rows = [int(row) for row in rows]
+        self.labels = torch.tensor([int(labels[row]) for row in self.rows], dtype=torch.int64)
         self._windows = windows
 
     def __len__(self) -> int:

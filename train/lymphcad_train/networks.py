@@ -2,14 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from lymphcad.errors import CommandError
 from lymphcad_train.vision import timm
 
-ARCHITECTURES = {"resnet50": "resnet50"}
-"""Our name of a network, and timm's."""
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is known of a network before it is built.
+
+    Attributes
+    ----------
+    timm
+        timm's name of it.
+    drops_paths
+        Whether it has residual branches that timm can leave out in training.
+    """
+
+    timm: str
+    drops_paths: bool = False
+
+
+PAPER = {
+    "vgg16": Architecture("vgg16"),
+    "vgg19": Architecture("vgg19"),
+    "xception": Architecture("legacy_xception"),
+    "inception_v3": Architecture("inception_v3"),
+    "inception_resnet_v2": Architecture("inception_resnet_v2"),
+    "densenet121": Architecture("densenet121"),
+    "densenet169": Architecture("densenet169"),
+    "resnet50": Architecture("resnet50", drops_paths=True),
+}
+"""The eight of Lee et al., Eur Radiol 2019;29:5452, by the usual reading: its abstract names ResNet50 only."""
+EDGE = {"tf_efficientnet_lite0": Architecture("tf_efficientnet_lite0", drops_paths=True)}
+"""For small machines."""
+ARCHITECTURES = PAPER | EDGE
+
+
+def architecture(name: str) -> Architecture:
+    """Return what is known of a network.
+
+    Parameters
+    ----------
+    name
+        A key of `ARCHITECTURES`.
+
+    Returns
+    -------
+    Architecture
+        Of that name.
+
+    Raises
+    ------
+    CommandError
+        If there is no such network.
+    """
+    if name not in ARCHITECTURES:
+        raise CommandError(f"there is no network '{name}': choose one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def native_size(name: str) -> int:
+    """Return the side of the images that a network was made for, pixels; arguments as for `architecture`."""
+    return int(timm.get_pretrained_cfg(architecture(name).timm).input_size[1])
 
 
 class CamNetwork(nn.Module):
@@ -20,10 +80,11 @@ class CamNetwork(nn.Module):
 
     Parameters
     ----------
-    architecture
+    name
         A key of `ARCHITECTURES`.
     drop_path
-        Share of the residual branches that are left out in training (Huang et al., ECCV 2016), up to the last block.
+        Share of the residual branches that are left out in training (Huang et al., ECCV 2016), up to the last block;
+        nothing is left out of a network that has none.
 
     Raises
     ------
@@ -31,17 +92,19 @@ class CamNetwork(nn.Module):
         If there is no such network.
     """
 
-    def __init__(self, architecture: str, drop_path: float = 0.0) -> None:
+    def __init__(self, name: str, drop_path: float = 0.0) -> None:
         super().__init__()
-        if architecture not in ARCHITECTURES:
-            known = ", ".join(ARCHITECTURES)
-            raise CommandError(f"there is no network '{architecture}': choose one of {known}")
-        self.architecture = architecture
-        self.backbone = timm.create_model(ARCHITECTURES[architecture], pretrained=False, drop_path_rate=drop_path)
-        self.backbone.reset_classifier(0, "")
+        known = architecture(name)
+        options: dict[str, Any] = {"drop_path_rate": drop_path} if known.drops_paths else {}
+        self.architecture = name
+        self.backbone = timm.create_model(known.timm, pretrained=False, **options)
+        configuration = self.backbone.pretrained_cfg
+        if hasattr(self.backbone, "pre_logits"):  # VGG: two convolutions stand before the classifier
+            self.backbone.pre_logits, self.backbone.head = nn.Identity(), nn.Identity()
+        else:
+            self.backbone.reset_classifier(0, "")
         self.maps = nn.Conv2d(self.backbone.num_features, 2, kernel_size=1, bias=False)
         self.bias = nn.Parameter(torch.zeros(2))
-        configuration = self.backbone.pretrained_cfg
         self.register_buffer("mean", torch.tensor(configuration["mean"]).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(configuration["std"]).reshape(1, 3, 1, 1))
         self.mean: Tensor

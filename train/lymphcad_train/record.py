@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +10,36 @@ import torch
 from scipy.special import expit
 from torch.utils.data import DataLoader
 
+from lymphcad.errors import CommandError
 from lymphcad_train import augment
 from lymphcad_train import settings as constants
+from lymphcad_train.cohort import load_windows
 from lymphcad_train.data import Samples, collate
 from lymphcad_train.graphs import Cam, Preprocess
-from lymphcad_train.run import RunRecord
+from lymphcad_train.networks import CamNetwork
+from lymphcad_train.run import (
+    PREDICTIONS,
+    RUN,
+    WINDOWS,
+    RunRecord,
+    read_record,
+    read_split,
+    read_started,
+    write_json,
+    write_probabilities,
+)
 from lymphcad_train.split import PARTS
-from lymphcad_train.statistics import evaluate, fit_temperature, youden_threshold
+from lymphcad_train.statistics import evaluate, fit_temperature, sensitivity_threshold, youden_threshold
+from lymphcad_train.training import WEIGHTS
+from lymphcad_train.weights import load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
-    from lymphcad.tables import CohortRow
     from lymphcad_train.cohort import Windows
-    from lymphcad_train.networks import CamNetwork
+    from lymphcad_train.run import Split
     from lymphcad_train.settings import Settings
 
 EVIDENCE_PERCENTILE = 99.0
@@ -39,12 +52,13 @@ class Made:
 
     Attributes
     ----------
-    probabilities
-        float64 [N], of every row of the cohort, calibrated.
+    temperature, threshold, evidence_scale, metrics
+        As in `RunRecord`; metrics of validation only.
+    composition
+        Of the cohort.
     """
 
     settings: Settings
-    probabilities: npt.NDArray[np.float64]
     temperature: float
     threshold: float
     evidence_scale: float
@@ -55,7 +69,7 @@ class Made:
         self,
         cohort_sha256: str,
         command: str,
-        progress: dict[str, int],
+        progress: dict[str, Any],
         versions: dict[str, str],
         weights_sha256: str,
     ) -> RunRecord:
@@ -98,61 +112,91 @@ class Made:
         )
 
 
-def make_record(
-    network: CamNetwork, windows: Windows, rows: Sequence[CohortRow], parts: Sequence[str], settings: Settings
-) -> Made:
-    """Score the whole cohort in float32, as it is served, and find what gives the scores their meaning.
+def make_record(network: CamNetwork, windows: Windows, split: Split, settings: Settings) -> Made:
+    """Score training and validation in float32, as served, and find what gives the scores their meaning.
 
     Parameters
     ----------
     network
         Trained.
-    windows, rows, parts
-        The cohort: pixels, table and split.
+    windows, split
+        The cohort. Its test part is not looked at.
     settings
         Of the run.
 
     Returns
     -------
     Made
-        Temperature and threshold see validation only; test is evaluated with both.
+        Temperature and threshold see validation only.
     """
-    labels = np.array([row.label for row in rows])
-    patients = np.array([row.patient for row in rows])
-    diameters = np.array([row.diameter_mm if row.diameter_mm is not None else np.nan for row in rows])
-    of = {part: np.flatnonzero(np.array(parts) == part) for part in PARTS}
-    margins, maps = score(network, windows, settings)
-    temperature = fit_temperature(margins[of["val"]], labels[of["val"]])
-    probabilities = expit(margins / temperature)
-    threshold = float(expit(youden_threshold(margins[of["val"]] / temperature, labels[of["val"]])))
-    metastatic = of["train"][labels[of["train"]] == 1]
-    metrics = {
-        name: evaluate(
-            probabilities[of[part]], labels[of[part]], patients[of[part]], diameters[of[part]], threshold, settings.seed
-        )
-        for name, part in (("validation", "val"), ("test", "test"))
-    }
-    counts = Counter(zip(parts, labels.tolist(), strict=True))
+    metastatic = split.rows("train")[split.labels[split.rows("train")] == 1]
+    maps = score(network, windows, metastatic, settings)[1]
+    margins, labels = score(network, windows, split.rows("val"), settings)[0], split.labels[split.rows("val")]
+    temperature = fit_temperature(margins, labels)
+    margins = margins / temperature
+    wanted = settings.sensitivity
+    cut = youden_threshold(margins, labels) if wanted is None else sensitivity_threshold(margins, labels, wanted)
+    threshold = float(expit(cut))
+    validation = evaluate(split.cases("val", expit(margins)), threshold, settings.seed)
     composition = {
-        "n": len(rows),
-        "patients": len(np.unique(patients)),
-        "split": "from the table" if rows[0].split is not None else "by patient, stratified",
-        "patients_per_part": {part: len(np.unique(patients[numbers])) for part, numbers in of.items()},
-        "images_per_part": {part: {name: counts[part, label] for label, name in enumerate(_CLASSES)} for part in PARTS},
+        "n": len(split.parts),
+        "patients": len(np.unique(split.patients)),
+        "patients_per_part": {part: len(np.unique(split.patients[split.rows(part)])) for part in PARTS},
+        "images_per_part": {
+            part: {name: int(np.sum(split.labels[split.rows(part)] == label)) for label, name in enumerate(_CLASSES)}
+            for part in PARTS
+        },
     }
     return Made(
         settings,
-        probabilities,
         temperature,
         threshold,
-        _evidence_scale(maps[metastatic], settings.preprocess.size),
+        _evidence_scale(maps, settings.preprocess.size),
         composition,
-        metrics,
+        {"validation": validation},
     )
 
 
+def evaluate_test(run: Path) -> RunRecord:
+    """Evaluate a complete run on the test part, once; writes ``predictions.csv`` and ``run.json``.
+
+    Parameters
+    ----------
+    run
+        The folder.
+
+    Returns
+    -------
+    RunRecord
+        With ``test`` among its metrics.
+
+    Raises
+    ------
+    CommandError
+        If the run is not complete, damaged, or test was evaluated before.
+    """
+    record, settings = read_record(run), read_started(run).settings
+    if "test" in record.metrics:
+        raise CommandError(f"the run in '{run}' was evaluated on test before: its figures stand in {RUN}")
+    network = CamNetwork(record.architecture)
+    load_weights(network, run / WEIGHTS)
+    windows, split = load_windows(run / WINDOWS), read_split(run)
+    probabilities = {
+        part: expit(score(network, windows, split.rows(part), settings)[0] / record.temperature) for part in PARTS
+    }
+    cases = {part: split.cases(part, probabilities[part]) for part in PARTS}
+    test = evaluate(cases["test"], record.threshold, settings.seed, cases["val"])
+    found = np.empty(len(split.parts))
+    for part in PARTS:
+        found[split.rows(part)] = probabilities[part]
+    write_probabilities(run / PREDICTIONS, split, found)
+    record = record.model_copy(update={"metrics": record.metrics | {"test": test}})
+    write_json(run / RUN, record)
+    return record
+
+
 def score(
-    network: CamNetwork, windows: Windows, settings: Settings
+    network: CamNetwork, windows: Windows, rows: npt.NDArray[np.intp], settings: Settings
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
     """Score windows in float32 on the crops that are served.
 
@@ -160,8 +204,8 @@ def score(
     ----------
     network
         Put into evaluation mode.
-    windows
-        N of them.
+    windows, rows
+        Of a cohort, and which N of them.
     settings
         Of the run.
 
@@ -173,7 +217,7 @@ def score(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device).eval()
     preprocess = Preprocess(**settings.preprocess.model_dump()).to(device)
-    samples = Samples(windows, [0] * len(windows), range(len(windows)))
+    samples = Samples(windows, [0] * len(windows), rows)
     found, drawn = [], []
     with torch.inference_mode():
         for image, spacing, center, _ in DataLoader(samples, 2 * settings.batch, collate_fn=collate):

@@ -2,9 +2,9 @@
 
 - ``settings.json``: what training was told, and the cohort's digest; written first, compared on resume
 - ``windows.npz``: the pixels around each node, HU: training, resume and export read no image twice
-- ``split.csv``: the part of each image
+- ``split.csv``: part, label, patient, lesion and diameter of each image
 - ``checkpoints/last.ckpt``, ``log.csv``, ``weights.safetensors``: after each epoch
-- ``predictions.csv``, ``run.json``: at the end
+- ``run.json``: at the end; ``predictions.csv``: when test has been evaluated
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lymphcad.bundle import Preprocess
 from lymphcad.errors import CommandError
 from lymphcad_train.settings import Settings
+from lymphcad_train.statistics import Cases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
+
+    from lymphcad.tables import CohortRow
 
 SETTINGS, WINDOWS, SPLIT, PREDICTIONS, RUN = (
     "settings.json",
@@ -71,11 +74,16 @@ class Started(BaseModel):
     settings: Settings
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)  # noqa: PTH105 - replaces in one step
+
+
 def write_json(path: Path, value: BaseModel) -> None:
     """Write a model as JSON; the file is there whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value.model_dump(), indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)  # noqa: PTH105 - replaces in one step
+    write_text(path, json.dumps(value.model_dump(), indent=2) + "\n")
 
 
 def read_record(run: Path) -> RunRecord:
@@ -173,11 +181,55 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 @dataclass(frozen=True)
 class Split:
-    """The contents of ``split.csv``: for each row of the cohort part, label (0 or 1) and patient, [N] each."""
+    """The contents of ``split.csv``, in the order of the cohort, N rows.
 
+    Attributes
+    ----------
+    images, parts, patients, lesions
+        str [N]; a lesion is empty where the table names none.
+    labels
+        int64 [N], 0 or 1.
+    diameters_mm
+        float64 [N], mm; NaN where the table gives none.
+    """
+
+    images: npt.NDArray[np.str_]
     parts: npt.NDArray[np.str_]
-    labels: npt.NDArray[np.int64]
     patients: npt.NDArray[np.str_]
+    lesions: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.int64]
+    diameters_mm: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: Sequence[CohortRow], parts: Sequence[str]) -> Split:
+        """Return the split of a cohort's rows."""
+        return cls(
+            np.array([row.image for row in rows]),
+            np.array(parts),
+            np.array([row.patient for row in rows]),
+            np.array([row.lesion or "" for row in rows]),
+            np.array([row.label for row in rows], np.int64),
+            np.array([np.nan if row.diameter_mm is None else row.diameter_mm for row in rows], np.float64),
+        )
+
+    def rows(self, part: str) -> npt.NDArray[np.intp]:
+        """Return the numbers of a part's rows, intp [M]."""
+        return np.flatnonzero(self.parts == part)
+
+    def cases(self, part: str, probabilities: npt.NDArray[np.float64]) -> Cases:
+        """Return a part for `lymphcad_train.statistics.evaluate`, with the probabilities of its rows, float64 [M]."""
+        rows = self.rows(part)
+        return Cases(probabilities, self.labels[rows], self.patients[rows], self.diameters_mm[rows], self.lesions[rows])
+
+
+_SPLIT_COLUMNS = ("image", "split", "patient", "lesion", "label", "diameter_mm")
+
+
+def write_split(run: Path, split: Split) -> None:
+    """Write ``split.csv``."""
+    diameters = ("" if np.isnan(value) else value for value in split.diameters_mm)
+    columns = (split.images, split.parts, split.patients, split.lesions, split.labels, diameters)
+    write_rows(run / SPLIT, _SPLIT_COLUMNS, zip(*columns, strict=True))
 
 
 def read_split(run: Path) -> Split:
@@ -200,11 +252,60 @@ def read_split(run: Path) -> Split:
     """
     try:
         with (run / SPLIT).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            columns = list(zip(*([row[name] for name in _SPLIT_COLUMNS] for row in csv.DictReader(file)), strict=True))
+        images, parts, patients, lesions = (np.array(column) for column in columns[:4])
         return Split(
-            np.array([row["split"] for row in rows]),
-            np.array([int(row["label"]) for row in rows]),
-            np.array([row["patient"] for row in rows]),
+            images,
+            parts,
+            patients,
+            lesions,
+            np.array(columns[4], np.int64),
+            np.array([float(value or "nan") for value in columns[5]]),
         )
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, IndexError):
         raise CommandError(f"{SPLIT} in '{run}' is missing or damaged: train again into a new folder") from None
+
+
+_PREDICTION_COLUMNS = ("image", "patient", "lesion", "label", "split", "probability")
+
+
+def write_probabilities(path: Path, split: Split, probabilities: npt.NDArray[np.float64]) -> None:
+    """Write the calibrated probability of each image beside what the table says of it.
+
+    Parameters
+    ----------
+    path
+        The CSV file.
+    split
+        The images, N.
+    probabilities
+        float64 [N].
+    """
+    digits = (f"{probability:.6f}" for probability in probabilities)
+    columns = (split.images, split.patients, split.lesions, split.labels, split.parts, digits)
+    write_rows(path, _PREDICTION_COLUMNS, zip(*columns, strict=True))
+
+
+def read_probabilities(run: Path) -> npt.NDArray[np.float64]:
+    """Read ``predictions.csv``.
+
+    Parameters
+    ----------
+    run
+        The folder.
+
+    Returns
+    -------
+    array
+        float64 [N], in the order of the cohort.
+
+    Raises
+    ------
+    CommandError
+        If test has not been evaluated, or the file is damaged.
+    """
+    try:
+        with (run / PREDICTIONS).open(newline="", encoding="utf-8") as file:
+            return np.array([float(row["probability"]) for row in csv.DictReader(file)])
+    except (OSError, KeyError, ValueError):
+        raise CommandError(f"{PREDICTIONS} in '{run}' is missing or damaged: train again into a new folder") from None

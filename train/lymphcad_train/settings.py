@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,6 +39,10 @@ class Settings(BaseModel):
         Images in a step.
     lr
         Highest learning rate of AdamW.
+    split_by
+        Whether patients are drawn for validation and test, or images; a table's own split goes before both.
+    sensitivity
+        What the operating threshold must reach on validation; by Youden's index if None.
     seed
         Of the split, the first weights, the order of the images, the augmentation and the bootstrap.
     """
@@ -53,6 +57,8 @@ class Settings(BaseModel):
     patience: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=2)]
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    split_by: Literal["patient", "image"] = "patient"
+    sensitivity: Annotated[float, Field(gt=0, lt=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)]
 
     def size_of(self, epoch: int) -> int:

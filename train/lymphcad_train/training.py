@@ -25,6 +25,7 @@ from lymphcad.errors import CommandError
 from lymphcad_train.augment import Augment
 from lymphcad_train.data import Samples, collate
 from lymphcad_train.graphs import Preprocess
+from lymphcad_train.processes import rank, world_size
 from lymphcad_train.settings import EMA_DECAY, GRADIENT_NORM, LABEL_SMOOTHING, WARM_UP_SHARE, WEIGHT_DECAY
 from lymphcad_train.weights import save_weights
 
@@ -66,7 +67,8 @@ class Training(LightningModule):
         self.samples = {"train": train, "val": val}
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = ModelEmaV3(self.network, decay=EMA_DECAY, use_warmup=True)
-        self.steps = settings.epochs * (len(train) // settings.batch)
+        self.number, self.replicas = rank(), world_size()
+        self.steps = settings.epochs * (len(train) // (settings.batch * self.replicas))
         counts = torch.bincount(train.labels, minlength=2).to(torch.float32)
         self.register_buffer("class_weight", counts.sum() / (2 * counts), persistent=False)
         self.register_buffer("log_prior", torch.log(counts / counts.sum()), persistent=False)
@@ -83,7 +85,9 @@ class Training(LightningModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches whose order depends on the seed and the epoch alone, which Lightning tells the sampler."""
         samples = self.samples["train"]
-        order: DistributedSampler[Any] = DistributedSampler(samples, num_replicas=1, rank=0, seed=self.settings.seed)
+        order: DistributedSampler[Any] = DistributedSampler(
+            samples, self.replicas, self.number, seed=self.settings.seed, drop_last=True
+        )
         # A loader without a generator of its own draws from the global one, and not as often in a resumed run.
         own = torch.Generator()
         return DataLoader(
@@ -91,8 +95,10 @@ class Training(LightningModule):
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return validation, in order."""
-        return DataLoader(self.samples["val"], 2 * self.settings.batch, collate_fn=collate)
+        """Return this process's share of validation, in order; no image stands in two shares."""
+        samples = self.samples["val"]
+        share = range(self.number, len(samples), self.replicas)
+        return DataLoader(samples, 2 * self.settings.batch, sampler=share, collate_fn=collate)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW, and a cosine down to nothing after a linear start."""
@@ -110,7 +116,7 @@ class Training(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed what the epoch draws, so that a resumed run draws the same."""
-        torch.manual_seed(self.settings.seed * 100_003 + self.current_epoch)
+        torch.manual_seed(self.settings.seed * 100_003 + self.current_epoch + 10_007 * self.number)
         self.size = self.settings.size_of(self.current_epoch)
         self.crops = Augment(self.settings.preprocess, self.size).to(self.device)
         self.loss.reset()
@@ -165,7 +171,8 @@ class Training(LightningModule):
             selected = found.tolist() > self.best.tolist()
         if selected:
             self.best.copy_(found)
-            save_weights(self.average.module, self.out / WEIGHTS)
+            if self.number == 0:
+                save_weights(self.average.module, self.out / WEIGHTS)
         row = (
             self.current_epoch + 1,
             self.size,
@@ -177,7 +184,8 @@ class Training(LightningModule):
             time.monotonic() - self.started,
         )
         self.history.append(dict(zip(_FIELDS, row, strict=True)))
-        self._write_log()
+        if self.number == 0:
+            self._write_log()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the log."""

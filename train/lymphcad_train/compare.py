@@ -1,0 +1,301 @@
+"""The paper's protocol: train several networks, choose one on validation, then look at test, once."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lymphcad import RESEARCH_USE_ONLY
+from lymphcad.bundle import sha256
+from lymphcad.errors import CommandError
+from lymphcad.tables import read_cohort
+from lymphcad_train.fit import train
+from lymphcad_train.gallery import gallery
+from lymphcad_train.networks import ARCHITECTURES, EDGE, PAPER, CamNetwork
+from lymphcad_train.options import BY_IMAGE, command_of
+from lymphcad_train.record import evaluate_test
+from lymphcad_train.report import write_report
+from lymphcad_train.run import RUN, RunRecord, read_probabilities, read_record, read_split, write_text
+from lymphcad_train.statistics import pairwise_delong
+from lymphcad_train.weights import IMAGENET, NONE, describe, start_from
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from lymphcad_train.settings import Settings
+
+RUNS, SELECTION, PHANTOM = "runs", "selection.json", "phantom.json"
+_GROUPS = {"paper": list(PAPER), "edge": list(EDGE), "all": list(ARCHITECTURES)}
+
+
+def architectures(names: str) -> list[str]:
+    """Return the networks that ``--archs`` names: ``paper``, ``edge``, ``all``, or names with commas between them.
+
+    Parameters
+    ----------
+    names
+        The option.
+
+    Returns
+    -------
+    list of str
+        None twice.
+
+    Raises
+    ------
+    CommandError
+        If one is unknown.
+    """
+    found = _GROUPS.get(names) or [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in found if name not in ARCHITECTURES]
+    if unknown or not found:
+        raise CommandError(
+            f"--archs names no network '{', '.join(unknown)}': give {', '.join(_GROUPS)}, or some of"
+            f" {','.join(ARCHITECTURES)}"
+        )
+    return list(dict.fromkeys(found))
+
+
+def weights_of(weights: str, names: Sequence[str]) -> dict[str, str]:
+    """Return what each network starts from, after all of it has been looked at: no epoch is spent before.
+
+    Parameters
+    ----------
+    weights
+        ``imagenet``, ``none``, or a folder with ``ARCHITECTURE.safetensors`` or ``.pth`` for each.
+    names
+        The networks.
+
+    Returns
+    -------
+    dict of str to str
+        As `lymphcad_train.weights.start_from` takes it.
+
+    Raises
+    ------
+    CommandError
+        One error that names every network whose weights cannot be had.
+    """
+    found = {name: weights if weights in (IMAGENET, NONE) else _in_folder(Path(weights), name) for name in names}
+    problems = {name: said for name in names if (said := _problem(name, found[name])) is not None}
+    if problems:
+        raise CommandError(
+            f"the weights of {', '.join(problems)} cannot be had, and nothing was trained; of the first:"
+            f" {next(iter(problems.values()))}"
+        )
+    return found
+
+
+def compare(
+    cohort: Path,
+    out: Path,
+    settings: dict[str, Settings],
+    *,
+    weights: dict[str, str],
+    images: Sequence[Path],
+    resume: bool,
+    console: Console,
+    command: str,
+) -> dict[str, Any]:
+    """Train the networks, choose the one with the highest validation AUROC, evaluate all on test, write the report.
+
+    Parameters
+    ----------
+    cohort
+        The table.
+    out
+        The comparison's folder; made, unless `resume`.
+    settings, weights
+        Of each network.
+    images
+        Folders in which SOP Instance UIDs of the table are looked for.
+    resume
+        Go on where it was interrupted.
+    console
+        For the progress.
+    command
+        What is recorded as the command.
+
+    Returns
+    -------
+    dict of str to Any
+        The comparison, as `lymphcad_train.report` takes it.
+
+    Raises
+    ------
+    CommandError
+        If nothing can be trained, or the networks of a resumed comparison are other ones than when it chose.
+    """
+    if out.exists() and not resume:
+        raise CommandError(f"'{out}' exists: name a new folder with --out, or go on with --resume")
+    records: dict[str, RunRecord] = {}
+    failed: dict[str, str] = {}
+    for number, (name, chosen) in enumerate(settings.items(), start=1):
+        run = out / RUNS / name
+        console.print(f"{name} ({number} of {len(settings)})")
+        if (run / RUN).exists():
+            records[name] = read_record(run)
+            continue
+        run.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            trained = train(
+                cohort,
+                run,
+                chosen,
+                weights=weights[name],
+                images=images,
+                resume=(run / "settings.json").exists(),
+                console=console,
+                command=command_of(cohort, run, chosen, weights[name]),
+            )
+        except CommandError as error:
+            if not (run / "log.csv").exists():  # not the network's fault: the others would meet the same
+                raise
+            failed[name] = str(error)
+            console.print(f"{name} failed: {error}", markup=False)
+        else:
+            if trained is None:
+                raise CommandError("torchrun starts `lymphcad train`, a network at a time: compare the runs without it")
+            records[name] = trained
+    selection = _select(out, records)
+    for name in records:
+        if "test" not in records[name].metrics:
+            records[name] = evaluate_test(out / RUNS / name)
+    contents = _contents(cohort, out, settings, records, failed, selection, command)
+    write_report(contents, gallery(out / RUNS / selection["architecture"]), out)
+    return contents
+
+
+def _in_folder(folder: Path, name: str) -> str:
+    """Return a network's file in a folder of weights, whether it is there or not."""
+    checkpoint = folder / f"{name}.pth"
+    return str(checkpoint if checkpoint.is_file() else folder / f"{name}.safetensors")
+
+
+def _problem(name: str, weights: str) -> str | None:
+    """Load a network's first weights, and return what is wrong with them."""
+    try:
+        describe(weights)
+        start_from(CamNetwork(name), weights)
+    except CommandError as error:
+        return str(error)
+    return None
+
+
+def _select(out: Path, records: dict[str, RunRecord]) -> dict[str, Any]:
+    """Choose, and write the choice down before test is touched; a choice that was made stands."""
+    path = out / SELECTION
+    validation = {name: record.metrics["validation"]["auroc"] for name, record in records.items()}
+    if path.exists():
+        made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if made["validation_auroc"] != validation:
+            raise CommandError(
+                "the network was chosen among others before, and test has been looked at: start again in a new folder"
+            )
+        return made
+    if not validation:
+        raise CommandError("no network was trained to the end: see the sentences above")
+    best = max(
+        validation, key=lambda name: (validation[name], -records[name].metrics["validation"]["negative_log_likelihood"])
+    )
+    made = {"architecture": best, "when": _now(), "validation_auroc": validation}
+    write_text(path, json.dumps(made, indent=2) + "\n")
+    return made
+
+
+def _contents(
+    cohort: Path,
+    out: Path,
+    settings: dict[str, Settings],
+    records: dict[str, RunRecord],
+    failed: dict[str, str],
+    selection: dict[str, Any],
+    command: str,
+) -> dict[str, Any]:
+    best = selection["architecture"]
+    record, chosen = records[best], settings[best]
+    split = read_split(out / RUNS / best)
+    test = split.rows("test")
+    scores = {name: read_probabilities(out / RUNS / name)[test] for name in records}
+    labels = split.labels[test]
+    testable = len(scores) > 1 and np.bincount(labels, minlength=2).min() > 1
+    own_split = read_cohort(cohort)[0].split is not None
+    threshold = (
+        "Youden's index, smoothed"
+        if chosen.sensitivity is None
+        else f"the highest threshold with a sensitivity of {chosen.sensitivity:g}"
+    )
+    return {
+        "notice": RESEARCH_USE_ONLY,
+        "made": _now(),
+        "command": command,
+        "commands": [command, *(records[name].training["command"] for name in records)],
+        "versions": record.versions,
+        "cohort": {
+            "name": cohort.stem if cohort.stem != "cohort" else cohort.resolve().parent.name,
+            "sha256": sha256(cohort),
+            "n": record.training["n"],
+            "patients": record.training["patients"],
+            "split": record.training["split"],
+            "split_by": "table" if own_split else chosen.split_by,
+            "images_per_part": record.training["images_per_part"],
+            "patients_per_part": record.training["patients_per_part"],
+            "ceiling": _ceiling(cohort),
+        },
+        "preprocess": record.preprocess.model_dump(),
+        "networks": [
+            {
+                "architecture": name,
+                "weights": one.weights,
+                "parameters": sum(tensor.numel() for tensor in CamNetwork(name).parameters()),
+                "failed": failed.get(name),
+                **(_network(records[name]) if name in records else {}),
+            }
+            for name, one in settings.items()
+        ],
+        "selected": best,
+        "chosen": [
+            {
+                "what": "epoch, temperature and threshold of each network",
+                "on": "validation",
+                "when": selection["when"],
+                "how": f"highest AUROC, most likely labels, {threshold}",
+            },
+            {"what": "network", "on": "validation", "when": selection["when"], "how": "highest AUROC"},
+        ],
+        "pairwise": [
+            {"a": pair.first, "b": pair.second, "auroc_difference": pair.difference, "p": pair.p, "p_holm": pair.p_holm}
+            for pair in (pairwise_delong(scores, labels) if testable else [])
+        ],
+        "warnings": [BY_IMAGE] if chosen.split_by == "image" and not own_split else [],
+    }
+
+
+def _network(record: RunRecord) -> dict[str, Any]:
+    names = ("epochs_run", "best_epoch", "minutes")
+    return {
+        **{name: record.training[name] for name in names},
+        "temperature": record.temperature,
+        "threshold": record.threshold,
+        "validation": record.metrics["validation"],
+        "test": record.metrics["test"],
+    }
+
+
+def _ceiling(cohort: Path) -> dict[str, float] | None:
+    """Return what ``lymphcad phantom`` has written beside its table, for the very images of the cohort."""
+    path = cohort.parent / PHANTOM
+    if not path.is_file():
+        return None
+    known = json.loads(path.read_text(encoding="utf-8"))
+    return {name: float(known[name]) for name in ("bayes_auroc", "size_auroc")}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
