@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -232,3 +233,30 @@ def test_a_loss_that_is_not_finite_stops_and_is_said(train_command, tmp_path, mo
 def test_settings_hold_no_path(trained_run):
     started = json.loads((trained_run / "settings.json").read_text())
     assert started["settings"]["weights"] == "none"
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(train_command, tmp_path, monkeypatch, capsys):
+    """The limit of a file's size stands in for a disk: the second checkpoint meets it in the middle."""
+    import resource
+
+    out = tmp_path / "run"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    end = Training.on_save_checkpoint
+
+    def full(self, checkpoint):
+        end(self, checkpoint)
+        if self.current_epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+
+    on_limit = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does; Lightning may set it again
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "on_save_checkpoint", full)
+        try:
+            assert train_command(out) == 2
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, on_limit)
+    assert "make room, and go on with --resume" in capsys.readouterr().err
+    assert torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 0
+    assert train_command(out, "--resume") == 0
+    assert [row["epoch"] for row in table(out / "log.csv")] == ["1", "2", "3"]

@@ -21,6 +21,7 @@ from lymphcad_train.record import evaluate_test
 from lymphcad_train.report import write_report
 from lymphcad_train.run import RUN, RunRecord, read_probabilities, read_record, read_split, write_text
 from lymphcad_train.statistics import pairwise_delong
+from lymphcad_train.training import DivergedError
 from lymphcad_train.weights import IMAGENET, NONE, describe, start_from
 
 if TYPE_CHECKING:
@@ -154,9 +155,7 @@ def compare(
                 console=console,
                 command=command_of(cohort, run, chosen, weights[name]),
             )
-        except CommandError as error:
-            if not (run / "log.csv").exists():  # not the network's fault: the others would meet the same
-                raise
+        except DivergedError as error:
             failed[name] = str(error)
             console.print(f"{name} failed: {error}", markup=False)
         else:

@@ -42,6 +42,10 @@ WEIGHTS = "weights.safetensors"
 _FIELDS = ("epoch", "size", "learning_rate", "loss", "val_auroc", "val_loss", "selected", "seconds")
 
 
+class DivergedError(CommandError):
+    """The loss is not finite any more: this network cannot be trained so, another one may."""
+
+
 class Training(LightningModule):
     """Train a network; keep the moving average of its weights with the best validation AUROC.
 
@@ -66,7 +70,7 @@ class Training(LightningModule):
         self.settings, self.out = settings, out
         self.samples = {"train": train, "val": val}
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = ModelEmaV3(self.network, decay=EMA_DECAY, use_warmup=True)
+        self.average = ModelEmaV3(self.network, decay=EMA_DECAY, use_warmup=True).requires_grad_(False)
         self.number, self.replicas = rank(), world_size()
         self.steps = settings.epochs * (len(train) // (settings.batch * self.replicas))
         counts = torch.bincount(train.labels, minlength=2).to(torch.float32)
@@ -130,7 +134,7 @@ class Training(LightningModule):
         logits = self.network(crop.contiguous(memory_format=torch.channels_last))[0].float()
         loss = cross_entropy(logits - self.log_prior, labels, self.class_weight, label_smoothing=LABEL_SMOOTHING)
         if not torch.isfinite(loss):
-            raise CommandError(
+            raise DivergedError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}: train again with a smaller --lr"
             )
         self.loss.update(loss.detach())

