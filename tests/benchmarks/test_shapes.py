@@ -39,3 +39,12 @@ def test_score(probe_bundle):
     found = run("score", "--bundle", probe_bundle.path, "--nodes", 12, "--runs", 1)
     assert set(found["cpu_ms_a_node"]) == {"no_overlays", "overlays"}
     assert found["settings"] == {"nodes": 12, "runs": 1}
+
+
+@pytest.mark.torch
+def test_training():
+    pytest.importorskip("torch")
+    arguments = ("--arch", "tf_efficientnet_lite0", "--size", 32, "--batch", 2, "--steps", 2, "--rounds", 1)
+    found = run("training", *arguments)
+    assert found["ratio"] == pytest.approx(found["trained"] / found["bare"], abs=0.01)
+    assert 0 < found["peak_gib"] < 8

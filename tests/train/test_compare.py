@@ -122,9 +122,17 @@ def test_a_network_that_fails_is_in_the_report_and_the_others_go_on(made_cohort,
 
 def test_by_image_is_marked(made_cohort, tmp_path, capsys):
     out = tmp_path / "comparison"
-    assert compare(made_cohort, out, "--archs", NETWORKS[1], "--split-by", "image", "--epochs", "1") == 0
+    assert (
+        compare(
+            made_cohort, out, "--archs", NETWORKS[1], "--split-by", "image", "--epochs", "1", "--of", "lung nodules"
+        )
+        == 0
+    )
     assert "every figure below is inflated" in capsys.readouterr().err
     assert json.loads((out / "comparison.json").read_text())["cohort"]["split_by"] == "image"
+    page = (out / "report.html").read_text()
+    assert "Every figure here is inflated" in page
+    assert "Malignancy of lung nodules" in page
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def train(
 def compare(
     cohort: Cohort,
     out: Annotated[Path, typer.Option(help="A new folder for runs and report.")],
+    of: Annotated[str, typer.Option(help="What the cohort is of, for the report.")] = "cervical lymph nodes",
     archs: Annotated[str, typer.Option(help="paper (eight), edge, all, or names with commas.")] = "paper",
     weights: Annotated[str, typer.Option(help="imagenet, none, or a folder of ARCH.safetensors files.")] = "imagenet",
     images: Images = None,
@@ -143,7 +144,15 @@ def compare(
     )
     try:
         found = run(
-            cohort, out, settings, weights=first, images=images or [], resume=resume, console=console, command=command
+            cohort,
+            out,
+            settings,
+            weights=first,
+            images=images or [],
+            resume=resume,
+            console=console,
+            command=command,
+            of=of,
         )
     except SystemExit:  # what Lightning makes of Ctrl-C
         console.print("Interrupted: go on with --resume.")

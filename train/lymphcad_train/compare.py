@@ -16,10 +16,11 @@ from lymphcad.tables import read_cohort
 from lymphcad_train.fit import train
 from lymphcad_train.gallery import gallery
 from lymphcad_train.networks import ARCHITECTURES, EDGE, PAPER, CamNetwork
-from lymphcad_train.options import BY_IMAGE, command_of
+from lymphcad_train.options import command_of
 from lymphcad_train.record import evaluate_test
 from lymphcad_train.report import write_report
 from lymphcad_train.run import RUN, RunRecord, read_probabilities, read_record, read_split, write_text
+from lymphcad_train.split import HELD_OUT
 from lymphcad_train.statistics import pairwise_delong
 from lymphcad_train.training import DivergedError
 from lymphcad_train.weights import IMAGENET, NONE, describe, start_from
@@ -103,6 +104,7 @@ def compare(
     resume: bool,
     console: Console,
     command: str,
+    of: str,
 ) -> dict[str, Any]:
     """Train the networks, choose the one with the highest validation AUROC, evaluate all on test, write the report.
 
@@ -122,6 +124,8 @@ def compare(
         For the progress.
     command
         What is recorded as the command.
+    of
+        What the cohort is of, for the report.
 
     Returns
     -------
@@ -166,7 +170,7 @@ def compare(
     for name in records:
         if "test" not in records[name].metrics:
             records[name] = evaluate_test(out / RUNS / name)
-    contents = _contents(cohort, out, settings, records, failed, selection, command)
+    contents = _contents(cohort, out, settings, records, failed, selection, command, of)
     write_report(contents, gallery(out / RUNS / selection["architecture"]), out)
     return contents
 
@@ -216,6 +220,7 @@ def _contents(
     failed: dict[str, str],
     selection: dict[str, Any],
     command: str,
+    of: str,
 ) -> dict[str, Any]:
     best = selection["architecture"]
     record, chosen = records[best], settings[best]
@@ -238,10 +243,11 @@ def _contents(
         "versions": record.versions,
         "cohort": {
             "name": cohort.stem if cohort.stem != "cohort" else cohort.resolve().parent.name,
+            "of": of,
             "sha256": sha256(cohort),
             "n": record.training["n"],
             "patients": record.training["patients"],
-            "split": record.training["split"],
+            "split": "As the table gives it." if own_split else _drawn(chosen),
             "split_by": "table" if own_split else chosen.split_by,
             "images_per_part": record.training["images_per_part"],
             "patients_per_part": record.training["patients_per_part"],
@@ -272,7 +278,7 @@ def _contents(
             {"a": pair.first, "b": pair.second, "auroc_difference": pair.difference, "p": pair.p, "p_holm": pair.p_holm}
             for pair in (pairwise_delong(scores, labels) if testable else [])
         ],
-        "warnings": [BY_IMAGE] if chosen.split_by == "image" and not own_split else [],
+        "warnings": [],
     }
 
 
@@ -294,6 +300,13 @@ def _ceiling(cohort: Path) -> dict[str, float] | None:
         return None
     known = json.loads(path.read_text(encoding="utf-8"))
     return {name: float(known[name]) for name in ("bayes_auroc", "size_auroc")}
+
+
+def _drawn(settings: Settings) -> str:
+    shares = f"{100 - 200 * HELD_OUT:g} / {100 * HELD_OUT:g} / {100 * HELD_OUT:g}"
+    return (
+        f"By {settings.split_by}, drawn {shares} in two strata, metastatic and other ones, from seed {settings.seed}."
+    )
 
 
 def _now() -> str:

@@ -59,7 +59,7 @@ def run_epochs(module: Training, checkpoint: Path | None, console: Console) -> N
             num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
             strategy="auto" if alone else "ddp",
             use_distributed_sampler=False,  # ours repeat no image
-            precision=_precision(),
+            precision=precision(),
             max_epochs=settings.epochs,
             logger=False,
             num_sanity_val_steps=0,
@@ -101,7 +101,7 @@ class _Report(Callback):
         )
 
 
-def _precision() -> Any:
+def precision() -> Any:
     """Return bfloat16 where the hardware multiplies it, else float32."""
     if torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from lymphcad_train.report import words
+from lymphcad_train.report.contents import NODES
 from lymphcad_train.report.page import FILTERS, TEMPLATES
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def render_card(comparison: Comparison) -> str:
         summary=words.summary(comparison),
         cautions=words.cautions(comparison),
         limits=words.limits(comparison),
+        nodes=NODES,
     )
 
 

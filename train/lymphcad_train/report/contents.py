@@ -146,10 +146,15 @@ class Ceiling(_Contents):
     size_auroc: float | None = None
 
 
+NODES = "cervical lymph nodes"
+"""What a cohort is of unless it is said."""
+
+
 class Cohort(_Contents):
-    """The images, and how they were shared out. `split` is a sentence."""
+    """The images, what they are of, and how they were shared out; `split` is a sentence."""
 
     name: str
+    of: str = NODES
     sha256: str
     n: int
     patients: int

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lymphcad_train.report import plots, words
+from lymphcad_train.report.contents import NODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,6 +83,7 @@ def render_page(comparison: Comparison, pictures: Mapping[str, Sequence[Picture]
         summary=words.summary(comparison),
         cautions=words.cautions(comparison),
         limits=words.limits(comparison),
+        nodes=NODES,
         pairs=_pairs(comparison),
         roc=plots.roc_plot(best.test, best.architecture) if best and best.test and best.test.roc else None,
         reliability=plots.reliability_plot(best.test.reliability, best.architecture)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from lymphcad_train.report.contents import NODES
+
 if TYPE_CHECKING:
     from lymphcad_train.report.contents import Comparison, Evaluation, Interval, Network
 
@@ -159,6 +161,8 @@ def cautions(comparison: Comparison) -> list[str]:
         found.append(
             "The cohort is a phantom: no image is of a person, and no figure here says anything about patients."
         )
+    if comparison.cohort.of != NODES:
+        found.append(f"The cohort is of {comparison.cohort.of}: no figure here says anything about {NODES}.")
     return found + comparison.warnings
 
 
