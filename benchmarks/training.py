@@ -58,10 +58,10 @@ def cohort(images: int) -> Windows:
 
 def trained(settings: Settings, windows: Windows, steps: int) -> float:
     """Return the images/s of `lymphcad_train`'s epoch over a number of steps, after the first two."""
-    labels = np.arange(len(windows)) % 2
+    labels = (np.arange(len(windows)) % 2).astype(np.float32)
     network = CamNetwork(settings.architecture, drop_path=DROP_PATH)
     in_training = Samples(windows, labels, np.arange((_LEAD + steps) * settings.batch))
-    in_validation = Samples(windows, labels, np.arange(4))
+    in_validation = Samples(windows, labels.astype(np.int64), np.arange(4))
     with tempfile.TemporaryDirectory() as folder:
         module = Timed(settings, network, in_training, in_validation, Path(folder))
         run_epochs(module, None, Console(stderr=True, quiet=True))

@@ -1,9 +1,9 @@
 """The one table format: a CSV file with one lymph node in each row, with a label where it is a training cohort.
 
 A node table has the columns ``image,row,col`` and may have ``node,frame,spacing_mm``; a cohort has ``label,patient``
-too and may have ``lesion,diameter_mm,split``. Other columns are ignored. ``row`` and ``col`` are the zero-based pixel
-coordinates of the node's centre, ``frame`` counts from 1. No message repeats a value of the table, for it may name a
-patient.
+too and may have ``lesion,diameter_mm,split,soft_label``. Other columns are ignored. ``row`` and ``col`` are the
+zero-based pixel coordinates of the node's centre, ``frame`` counts from 1. No message repeats a value of the table, for
+it may name a patient.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NODE_COLUMNS = ("image", "row", "col")
 COHORT_COLUMNS = (*NODE_COLUMNS, "label", "patient")
 """What a cohort must have."""
 MAX_TABLE_BYTES = 256 * 1024**2
-_OPTIONAL = ("node", "frame", "spacing_mm", "lesion", "diameter_mm", "split")
+_OPTIONAL = ("node", "frame", "spacing_mm", "lesion", "diameter_mm", "split", "soft_label")
 _MAX_PROBLEMS = 20
 _MAX_NAMES = 20
 _COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ ]{0,31}")
@@ -86,6 +86,9 @@ class CohortRow:
         The node's diameter, mm; None if the table gives none.
     split
         ``train``, ``val`` or ``test``, the same in all rows of a patient; None in all rows if the table gives none.
+    soft_label
+        How sure it is that the node is metastatic, 0 to 1, such as the share of readers who say so, on the label's side
+        of 0.5: what training aims at in place of the label. None if the table gives none.
     """
 
     line: int
@@ -100,6 +103,7 @@ class CohortRow:
     split: str | None
     frame: int | None
     spacing_mm: float | None
+    soft_label: float | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +241,11 @@ def _cohort_row(record: _Record) -> tuple[CohortRow | None, list[str]]:
     diameter_mm = _number(fields["diameter_mm"])
     if fields["diameter_mm"] and (diameter_mm is None or diameter_mm <= 0):
         problems.append("diameter_mm is not a positive number")
+    soft_label = _number(fields["soft_label"])
+    if fields["soft_label"] and (soft_label is None or not 0 <= soft_label <= 1):
+        problems.append("soft_label is not a number from 0 to 1")
+    elif soft_label is not None and (soft_label - 0.5) * (1 if fields["label"] == "1" else -1) < 0:
+        problems.append("soft_label is not on the label's side of 0.5")
     split = _SPLITS.get(fields["split"])
     if fields["split"] and split is None:
         problems.append("split is not train, val or test")
@@ -255,6 +264,7 @@ def _cohort_row(record: _Record) -> tuple[CohortRow | None, list[str]]:
         split=split,
         frame=frame,
         spacing_mm=spacing_mm,
+        soft_label=soft_label,
     ), []
 
 

@@ -203,7 +203,7 @@ def check(engine: str, agreement: Agreement, crops: int, precision: str) -> None
 
 
 def _batches(windows: Windows, rows: Sequence[int]) -> DataLoader[Any]:
-    samples = Samples(windows, [0] * len(windows), rows)
+    samples = Samples(windows, np.zeros(len(windows)), rows)
     return DataLoader(samples, BATCH, collate_fn=lambda batch: collate(batch)[:3])
 
 

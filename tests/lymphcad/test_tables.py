@@ -231,14 +231,17 @@ def test_split_of_some_rows_only(tmp_path):
         ("a,1,nan,1,P,,", "col is not"),
         ("a,1,2,1,P,0,", "diameter_mm"),
         ("a,1,2,1,P,x,", "diameter_mm"),
+        ("a,1,2,1,P,5,,0.4", "soft_label is not on the label's side"),
+        ("a,1,2,0,P,5,,0.6", "soft_label is not on the label's side"),
+        ("a,1,2,1,P,5,,1.5", "soft_label is not a number from 0 to 1"),
         ("a,1,2,1,P,,Train", "split"),
         (",1,2,1,P,,", "image"),
-        ("a,1,2,1,P,,test,9", "more fields"),
+        ("a,1,2,1,P,,test,,9", "more fields"),
     ],
 )
 def test_cohort_problem(tmp_path, row, words):
     with pytest.raises(TableError, match=rf"row 2 \(line 3\).*{words}"):
-        cohort(tmp_path, f"image,row,col,label,patient,diameter_mm,split\na,1,2,1,P,5,test\n{row}\n")
+        cohort(tmp_path, f"image,row,col,label,patient,diameter_mm,split,soft_label\na,1,2,1,P,5,test,0.5\n{row}\n")
 
 
 def test_cohort_lists_the_first_20_problems(tmp_path):

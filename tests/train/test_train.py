@@ -260,3 +260,27 @@ def test_a_full_disk_leaves_the_last_checkpoint(train_command, tmp_path, monkeyp
     assert torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 0
     assert train_command(out, "--resume") == 0
     assert [row["epoch"] for row in table(out / "log.csv")] == ["1", "2", "3"]
+
+
+def test_training_aims_at_soft_labels_and_figures_at_labels(made_cohort, train_command, tmp_path, monkeypatch):
+    aims = set()
+    step = Training.training_step
+
+    def seen(self, batch):
+        aims.update(round(float(aim), 3) for aim in batch[3])
+        return step(self, batch)
+
+    def change(rows):
+        for row in rows:
+            row["soft_label"] = "" if row["patient"] == "p0" else "0.8" if row["label"] == "1" else "0.3"
+            row["split"] = (
+                "train" if int(row["patient"][1:]) < 24 else "val" if int(row["patient"][1:]) < 28 else "test"
+            )
+
+    monkeypatch.setattr(Training, "training_step", seen)
+    out = tmp_path / "run"
+    assert train_command(out, "--epochs", "1", "--progressive", "0", cohort=changed(made_cohort, tmp_path, change)) == 0
+    assert aims == {0.3, 0.8, 0.025}  # the label where there is no soft one, smoothed
+    record = read_record(out)
+    assert record.training["soft_labels"] == 62
+    assert record.metrics["test"]["positives"] == 4

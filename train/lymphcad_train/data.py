@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -12,13 +13,11 @@ from lymphcad.slice import PADDING_HU
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     import numpy.typing as npt
     from torch import Tensor
 
     from lymphcad_train.cohort import Windows
 
-Integers = "Sequence[int] | npt.NDArray[np.int64]"
 Sample = tuple["Tensor", "Tensor", "Tensor", "Tensor"]
 
 
@@ -30,19 +29,19 @@ class Samples(Dataset[Sample]):
     windows
         Of the whole cohort.
     labels
-        0 or 1, of the whole cohort.
+        int64 or float32 [N], of the whole cohort: 0 or 1, or what training aims at.
     rows
-        Which of them.
+        Which of them, M.
+
+    Attributes
+    ----------
+    labels
+        [M], of the rows.
     """
 
-    def __init__(
-        self,
-        windows: Windows,
-        labels: Sequence[int] | npt.NDArray[np.int64],
-        rows: Sequence[int] | npt.NDArray[np.intp],
-    ) -> None:
+    def __init__(self, windows: Windows, labels: npt.NDArray[Any], rows: Sequence[int] | npt.NDArray[np.intp]) -> None:
         self.rows = [int(row) for row in rows]
-        self.labels = torch.tensor([int(labels[row]) for row in self.rows], dtype=torch.int64)
+        self.labels = torch.from_numpy(labels[self.rows])
         self._windows = windows
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ import lymphcad_train.vision  # noqa: F401 - before lightning, which imports tor
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -35,7 +36,7 @@ from lymphcad_train.run import (
     write_json,
     write_split,
 )
-from lymphcad_train.settings import DROP_PATH, Settings
+from lymphcad_train.settings import DROP_PATH, LABEL_SMOOTHING, Settings
 from lymphcad_train.split import how_split, split_rows
 from lymphcad_train.training import WEIGHTS, Training
 from lymphcad_train.weights import NONE, load_weights, start_from
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
     from rich.console import Console
 
     from lymphcad.tables import CohortRow
@@ -123,7 +125,8 @@ def train(
         save_windows(out / WINDOWS, windows)
         write_split(out, split)
         write_json(out / SETTINGS, started)
-    in_training, in_validation = (Samples(windows, split.labels, split.rows(part)) for part in ("train", "val"))
+    in_training = Samples(windows, _aims(rows), split.rows("train"))
+    in_validation = Samples(windows, split.labels, split.rows("val"))
     module = Training(settings, network, in_training, in_validation, out)
     run_epochs(module, checkpoint, console)
     if not first:
@@ -136,6 +139,7 @@ def train(
         command,
         {
             "split": how_split(rows, settings.split_by),
+            "soft_labels": sum(row.soft_label is not None for row in rows),
             "epochs_run": len(module.history),
             "best_epoch": max((row["epoch"] for row in module.history if row["selected"]), default=0),
             "minutes": round(sum(row["seconds"] for row in module.history) / 60, 1),
@@ -145,6 +149,15 @@ def train(
     )
     write_json(out / RUN, record)
     return record
+
+
+def _aims(rows: Sequence[CohortRow]) -> npt.NDArray[np.float32]:
+    """Return what training aims at, float32 [N]: the soft label, or the label, smoothed where there is none."""
+    smooth = LABEL_SMOOTHING
+    return np.array(
+        [row.label * (1 - smooth) + smooth / 2 if row.soft_label is None else row.soft_label for row in rows],
+        np.float32,
+    )
 
 
 def _read(

@@ -217,7 +217,7 @@ def score(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device).eval()
     preprocess = Preprocess(**settings.preprocess.model_dump()).to(device)
-    samples = Samples(windows, [0] * len(windows), rows)
+    samples = Samples(windows, np.zeros(len(windows)), rows)
     found, drawn = [], []
     with torch.inference_mode():
         for image, spacing, center, _ in DataLoader(samples, 2 * settings.batch, collate_fn=collate):

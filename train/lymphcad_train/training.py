@@ -26,7 +26,7 @@ from lymphcad_train.augment import Augment
 from lymphcad_train.data import Samples, collate
 from lymphcad_train.graphs import Preprocess
 from lymphcad_train.processes import rank, world_size
-from lymphcad_train.settings import EMA_DECAY, GRADIENT_NORM, LABEL_SMOOTHING, WARM_UP_SHARE, WEIGHT_DECAY
+from lymphcad_train.settings import EMA_DECAY, GRADIENT_NORM, WARM_UP_SHARE, WEIGHT_DECAY
 from lymphcad_train.weights import save_weights
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Training(LightningModule):
     network
         Its first weights set.
     train, val
-        The samples.
+        The samples; the labels of train are float32, what training aims at.
     out
         The run's folder; gets `WEIGHTS` and log.csv.
     """
@@ -73,7 +73,7 @@ class Training(LightningModule):
         self.average = ModelEmaV3(self.network, decay=EMA_DECAY, use_warmup=True).requires_grad_(False)
         self.number, self.replicas = rank(), world_size()
         self.steps = settings.epochs * (len(train) // (settings.batch * self.replicas))
-        counts = torch.bincount(train.labels, minlength=2).to(torch.float32)
+        counts = torch.bincount((train.labels >= 0.5).to(torch.int64), minlength=2).to(torch.float32)
         self.register_buffer("class_weight", counts.sum() / (2 * counts), persistent=False)
         self.register_buffer("log_prior", torch.log(counts / counts.sum()), persistent=False)
         self.register_buffer("best", torch.tensor([-math.inf, -math.inf]))  # AUROC, minus loss
@@ -132,7 +132,9 @@ class Training(LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             crop = self.crops(image, spacing, center)
         logits = self.network(crop.contiguous(memory_format=torch.channels_last))[0].float()
-        loss = cross_entropy(logits - self.log_prior, labels, self.class_weight, label_smoothing=LABEL_SMOOTHING)
+        aim = torch.stack([1 - labels, labels], dim=1)
+        loss = cross_entropy(logits - self.log_prior, aim, self.class_weight, reduction="sum")
+        loss = loss / (aim @ self.class_weight).sum()
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}: train again with a smaller --lr"
