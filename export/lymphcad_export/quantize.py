@@ -45,8 +45,8 @@ def quantize_cnn(path: Path, crops: npt.NDArray[np.float32]) -> None:
     """
     original = path.read_bytes()
     model = onnx.load(path)
-    kept = [node.name for node in model.graph.node if {"LOGITS", "MAPS"} & set(node.output)]
-    kept.append(next(node.name for node in model.graph.node if node.op_type == "Conv"))
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    kept = [convolutions[0], convolutions[-1]]
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it advises a preparation that the exporter has done: shapes, folded normalisation
@@ -72,12 +72,23 @@ def _correct_bias(path: Path, original: bytes, crops: npt.NDArray[np.float32]) -
     """Take out of the logits what rounding adds to them on average, as far as the calibration crops show it."""
     shift = _mean_logits(path.read_bytes(), crops) - _mean_logits(original, crops)
     quantized = onnx.load(path)
-    adder = next(node for node in quantized.graph.node if "LOGITS" in node.output)
-    if adder.op_type != "Add":
-        return  # logits without a bias
-    bias = next(tensor for tensor in quantized.graph.initializer if tensor.name in adder.input)
+    bias = _bias(quantized.graph)
+    if bias is None:
+        return  # logits without one
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) - shift, bias.name))
     path.write_bytes(quantized.SerializeToString(deterministic=True))
+
+
+def _bias(graph: onnx.GraphProto) -> onnx.TensorProto | None:
+    """Return the constant that is added on the way to LOGITS last, before any mean over several looks."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    node = made_by.get("LOGITS")
+    while node is not None and node.op_type != "Conv":
+        if node.op_type == "Add":
+            return next((constants[name] for name in node.input if name in constants), None)
+        node = made_by.get(node.input[0])
+    return None
 
 
 def _mean_logits(model: bytes, crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

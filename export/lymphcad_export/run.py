@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from lymphcad_train.cohort import load_windows
 from lymphcad_train.graphs import Cam, Preprocess, Whole
-from lymphcad_train.networks import CamNetwork
+from lymphcad_train.networks import CamNetwork, as_served
 from lymphcad_train.run import WINDOWS, read_record, read_split
 from lymphcad_train.statistics import evaluate, summary
 from lymphcad_train.training import WEIGHTS
@@ -71,9 +71,9 @@ def export_run(run: Path, out: Path, precision: str, name: str, say: Callable[[s
     record = read_record(run)
     if not (run / WEIGHTS).is_file() or sha256(run / WEIGHTS) != record.weights_sha256:
         raise CommandError(f"{WEIGHTS} in '{run}' is not the file that run.json names: train again")
-    network = CamNetwork(record.architecture)
-    load_weights(network, run / WEIGHTS)
-    network.eval()
+    trained = CamNetwork(record.architecture)
+    load_weights(trained, run / WEIGHTS)
+    network = as_served(trained, mirrored=record.mirrored).eval()
     windows, split = load_windows(run / WINDOWS), read_split(run)
     window = record.preprocess.model_dump()
     calibration = _spread(np.flatnonzero(split.parts == "train"))

@@ -209,3 +209,31 @@ def test_runs_that_cannot_be_exported_are_refused(trained_run, tmp_path, capsys)
     assert "no complete run" in capsys.readouterr().err
     assert export(trained_run, run, "fp32") == 2
     assert "exists: name a new folder" in capsys.readouterr().err
+
+
+def test_a_mirrored_network_is_exported_whole(reference, trained_run, tmp_path):
+    from lymphcad_export.onnx_graphs import write_graphs
+    from lymphcad_train.networks import as_served
+
+    torch.manual_seed(0)
+    network = as_served(CamNetwork("tf_efficientnet_lite0"), mirrored=True).eval()
+    network.network.bias.data = torch.tensor([0.3, -0.2])
+    preprocess, cam = Preprocess(**read_record(trained_run).preprocess.model_dump()), Cam(1.0, 1.0, (2, 2), 48)
+    rows = list(range(12))
+    expected = torch_scores(Whole(preprocess, network, cam), reference.windows, rows)
+    write_graphs(tmp_path, preprocess, network, cam, 48)
+    for engine in ("onnxruntime", "openvino"):
+        found = engine_scores(tmp_path, engine, reference.windows, rows)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+    quantize_cnn(tmp_path / "cnn.onnx", crops_of(tmp_path, reference.windows, rows))
+    graph = onnx.load(tmp_path / "cnn.onnx").graph
+    weights = {one.name for one in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert [node.input[1] in weights for node in (convolutions[0], convolutions[1], convolutions[-1])] == [
+        True,
+        False,
+        True,
+    ]
+    found = engine_scores(tmp_path, "onnxruntime", reference.windows, rows).probabilities
+    logits = [np.log(p / (1 - p)) for p in (found, expected.probabilities)]
+    assert logits[0].mean() == pytest.approx(logits[1].mean(), abs=1e-4)  # rounding's mean is taken out of the bias

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lymphcad_train.networks import ARCHITECTURES, PAPER, CamNetwork, native_size  # noqa: E402
+from lymphcad_train.networks import ARCHITECTURES, PAPER, CamNetwork, as_served, native_size  # noqa: E402
 from lymphcad_train.weights import start_from  # noqa: E402
 
 from lymphcad.errors import CommandError  # noqa: E402
@@ -70,3 +70,22 @@ def test_imagenet_weights_of_the_edge_candidate_are_those_of_their_package():
 def test_another_network_is_refused():
     with pytest.raises(CommandError, match="there is no network 'lenet'"):
         native_size("lenet")
+
+
+def test_a_mirrored_network_says_the_same_of_mirrored_crops():
+    torch.manual_seed(0)
+    network = as_served(CamNetwork(LITE0), mirrored=True).eval()
+    crop = torch.rand(3, 1, 64, 64)
+    with torch.inference_mode():
+        logits, maps = network(crop)
+        for turned, back in (
+            (crop.flip(3), lambda maps: maps.flip(3)),
+            (crop.flip(2), lambda maps: maps.flip(2)),
+            (crop.transpose(2, 3), lambda maps: maps.transpose(2, 3)),
+        ):
+            single = network.network(turned)[1]
+            assert not torch.allclose(back(single), network.network(crop)[1], atol=1e-4)
+        looks = [network.network(crop)[1], network.network(crop.flip(3))[1].flip(3)]
+        looks += [network.network(crop.flip(2))[1].flip(2), network.network(crop.transpose(2, 3))[1].transpose(2, 3)]
+    torch.testing.assert_close(maps, sum(looks) / 4)
+    torch.testing.assert_close(logits, maps.mean(dim=(2, 3)) + network.network.bias)

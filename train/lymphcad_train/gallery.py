@@ -13,7 +13,7 @@ from lymphcad.png import png_bytes
 from lymphcad_train.cohort import load_windows
 from lymphcad_train.data import Samples, collate
 from lymphcad_train.graphs import Cam, Preprocess
-from lymphcad_train.networks import CamNetwork
+from lymphcad_train.networks import CamNetwork, as_served
 from lymphcad_train.report import Picture
 from lymphcad_train.run import WINDOWS, read_probabilities, read_record, read_split
 from lymphcad_train.training import WEIGHTS
@@ -59,7 +59,7 @@ def gallery(run: Path) -> dict[str, list[Picture]]:
     network = CamNetwork(record.architecture)
     load_weights(network, run / WEIGHTS)
     preprocess = Preprocess(**record.preprocess.model_dump())
-    network.eval()
+    served = as_served(network, mirrored=record.mirrored).eval()
     windows = load_windows(run / WINDOWS)
     found: dict[str, list[Picture]] = {}
     for kind, rows in kinds.items():
@@ -68,7 +68,7 @@ def gallery(run: Path) -> dict[str, list[Picture]]:
         for row, (image, spacing, center, _) in zip(rows, DataLoader(samples, 1, collate_fn=collate), strict=True):
             with torch.inference_mode():
                 crop = preprocess(image, spacing, center)
-                logits, maps = network(crop)
+                logits, maps = served(crop)
                 cam = Cam(record.temperature, record.evidence_scale, maps.shape[2:], record.preprocess.size)
                 heatmap = cam(logits, maps)[1]
             diameter = split.diameters_mm[row]

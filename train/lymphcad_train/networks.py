@@ -125,3 +125,32 @@ class CamNetwork(nn.Module):
         """
         maps = self.maps(self.backbone.forward_features((crop - self.mean) / self.std))
         return maps.mean(dim=(2, 3)) + self.bias, maps
+
+
+class Mirrored(nn.Module):
+    """A network that looks four times: at the crop, mirrored in both directions, and with rows and columns exchanged.
+
+    Logits are the mean of the four, and so are the maps, turned back first; four times the work.
+
+    Parameters
+    ----------
+    network
+        As `CamNetwork`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, crop: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify; argument and results as of `CamNetwork.forward`."""
+        looks = torch.cat([crop, crop.flip(3), crop.flip(2), crop.transpose(2, 3)])
+        logits, maps = self.network(looks)
+        plain, across, along, turned = maps.unflatten(0, (4, -1)).unbind()
+        maps = (plain + across.flip(3) + along.flip(2) + turned.transpose(2, 3)) / 4
+        return logits.unflatten(0, (4, -1)).mean(dim=0), maps
+
+
+def as_served(network: nn.Module, *, mirrored: bool) -> nn.Module:
+    """Return what scores: the network, or `Mirrored` around it."""
+    return Mirrored(network) if mirrored else network

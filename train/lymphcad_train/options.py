@@ -78,12 +78,13 @@ def command_of(cohort: Path, out: Path, settings: Settings, weights: str) -> str
 def options_of(settings: Settings) -> str:
     """Return the options that do not depend on the network."""
     crop = settings.preprocess
-    required = "" if settings.sensitivity is None else f" --sensitivity {settings.sensitivity:g}"
-    by = "" if settings.split_by == "patient" else f" --split-by {settings.split_by}"
+    extra = "" if settings.sensitivity is None else f" --sensitivity {settings.sensitivity:g}"
+    extra += " --mirrored" if settings.mirrored else ""
+    extra += "" if settings.split_by == "patient" else f" --split-by {settings.split_by}"
     return (
         f"--progressive {settings.progressive} --field-of-view-mm {crop.field_of_view_mm:g} --window-level-hu"
         f" {crop.window_level_hu:g} --window-width-hu {crop.window_width_hu:g} --epochs {settings.epochs} --patience"
-        f" {settings.patience} --batch {settings.batch} --lr {settings.lr:g}{required}{by} --seed {settings.seed}"
+        f" {settings.patience} --batch {settings.batch} --lr {settings.lr:g}{extra} --seed {settings.seed}"
     )
 
 

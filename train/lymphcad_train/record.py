@@ -16,7 +16,7 @@ from lymphcad_train import settings as constants
 from lymphcad_train.cohort import load_windows
 from lymphcad_train.data import Samples, collate
 from lymphcad_train.graphs import Cam, Preprocess
-from lymphcad_train.networks import CamNetwork
+from lymphcad_train.networks import CamNetwork, as_served
 from lymphcad_train.run import (
     PREDICTIONS,
     RUN,
@@ -101,6 +101,7 @@ class Made:
         }
         return RunRecord(
             architecture=chosen.architecture,
+            mirrored=chosen.mirrored,
             preprocess=chosen.preprocess,
             evidence_scale=self.evidence_scale,
             temperature=self.temperature,
@@ -215,13 +216,13 @@ def score(
         Logit of metastatic minus logit of benign, float64 [N]; maps, float32 [N, 2, h, w].
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.to(device).eval()
+    served = as_served(network, mirrored=settings.mirrored).to(device).eval()
     preprocess = Preprocess(**settings.preprocess.model_dump()).to(device)
     samples = Samples(windows, np.zeros(len(windows)), rows)
     found, drawn = [], []
     with torch.inference_mode():
         for image, spacing, center, _ in DataLoader(samples, 2 * settings.batch, collate_fn=collate):
-            logits, maps = network(preprocess(image.to(device), spacing.to(device), center.to(device)))
+            logits, maps = served(preprocess(image.to(device), spacing.to(device), center.to(device)))
             found.append((logits[:, 1] - logits[:, 0]).double().cpu())
             drawn.append(maps.float().cpu().contiguous())
     return torch.cat(found).numpy(), torch.cat(drawn).numpy()

@@ -49,12 +49,15 @@ class RunRecord(BaseModel):
     ----------
     weights_sha256
         Of ``weights.safetensors``.
+    mirrored
+        As in `Settings`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = _FORMAT
     architecture: str
+    mirrored: bool = False
     preprocess: Preprocess
     evidence_scale: float
     temperature: float

@@ -39,6 +39,8 @@ class Settings(BaseModel):
         Images in a step.
     lr
         Highest learning rate of AdamW.
+    mirrored
+        Whether the network is served as `lymphcad_train.networks.Mirrored`.
     split_by
         Whether patients are drawn for validation and test, or images; a table's own split goes before both.
     sensitivity
@@ -57,6 +59,7 @@ class Settings(BaseModel):
     patience: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=2)]
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    mirrored: bool = False
     split_by: Literal["patient", "image"] = "patient"
     sensitivity: Annotated[float, Field(gt=0, lt=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)]

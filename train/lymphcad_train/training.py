@@ -25,6 +25,7 @@ from lymphcad.errors import CommandError
 from lymphcad_train.augment import Augment
 from lymphcad_train.data import Samples, collate
 from lymphcad_train.graphs import Preprocess
+from lymphcad_train.networks import as_served
 from lymphcad_train.processes import rank, world_size
 from lymphcad_train.settings import EMA_DECAY, GRADIENT_NORM, WARM_UP_SHARE, WEIGHT_DECAY
 from lymphcad_train.weights import save_weights
@@ -71,6 +72,7 @@ class Training(LightningModule):
         self.samples = {"train": train, "val": val}
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = ModelEmaV3(self.network, decay=EMA_DECAY, use_warmup=True).requires_grad_(False)
+        self.served = as_served(self.average.module, mirrored=settings.mirrored)
         self.number, self.replicas = rank(), world_size()
         self.steps = settings.epochs * (len(train) // (settings.batch * self.replicas))
         counts = torch.bincount((train.labels >= 0.5).to(torch.int64), minlength=2).to(torch.float32)
@@ -163,7 +165,7 @@ class Training(LightningModule):
         image, spacing, center, labels = batch
         with torch.autocast(self.device.type, enabled=False):
             crop = self.crops(image, spacing, center)
-        logits = self.average.module(crop.contiguous(memory_format=torch.channels_last))[0].float()
+        logits = self.served(crop.contiguous(memory_format=torch.channels_last))[0].float()
         self.val_loss.update(cross_entropy(logits, labels), weight=len(labels))
         self.val_auroc.update(logits[:, 1] - logits[:, 0], labels)
 
