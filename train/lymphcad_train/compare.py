@@ -105,6 +105,7 @@ def compare(
     console: Console,
     command: str,
     of: str,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     """Train the networks, choose the one with the highest validation AUROC, evaluate all on test, write the report.
 
@@ -126,6 +127,8 @@ def compare(
         What is recorded as the command.
     of
         What the cohort is of, for the report.
+    notes
+        What a reader of the report must know of the cohort.
 
     Returns
     -------
@@ -170,7 +173,7 @@ def compare(
     for name in records:
         if "test" not in records[name].metrics:
             records[name] = evaluate_test(out / RUNS / name)
-    contents = _contents(cohort, out, settings, records, failed, selection, command, of)
+    contents = _contents(cohort, out, settings, records, failed, selection, command, of, notes)
     write_report(contents, gallery(out / RUNS / selection["architecture"]), out)
     return contents
 
@@ -221,6 +224,7 @@ def _contents(
     selection: dict[str, Any],
     command: str,
     of: str,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     best = selection["architecture"]
     record, chosen = records[best], settings[best]
@@ -278,7 +282,7 @@ def _contents(
             {"a": pair.first, "b": pair.second, "auroc_difference": pair.difference, "p": pair.p, "p_holm": pair.p_holm}
             for pair in (pairwise_delong(scores, labels) if testable else [])
         ],
-        "warnings": [],
+        "warnings": list(notes),
     }
 
 
