@@ -29,6 +29,7 @@ def export(
     out: Annotated[Path, typer.Option(help="A new folder for the bundle.")],
     precision: Annotated[Precision, typer.Option(help="Of the CNN.")] = Precision.FP32,
     name: Annotated[str | None, typer.Option(help="Of the bundle; the folder's name if not given.")] = None,
+    card: Annotated[Path | None, typer.Option(help="A model card that goes into it, Markdown.")] = None,
 ) -> None:
     """Export a trained network as a bundle, if it agrees with torch."""
     from rich.console import Console
@@ -38,7 +39,7 @@ def export(
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        bundle = export_run(run, out, precision.value, out.name if name is None else name, console.print)
+        bundle = export_run(run, out, precision.value, out.name if name is None else name, console.print, card)
     except ParityError as error:
         console.print(f"lymphcad: {error}", markup=False)
         raise typer.Exit(PROOF_FAILED) from None

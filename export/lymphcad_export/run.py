@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_CROPS = 1024
 """At most."""
+CARD = "model_card.md"
 ENGINES = ("onnxruntime", "openvino")
 SERVED = "openvino"
 """The engine whose figures the bundle carries: the one that serves the CNN on a CPU."""
@@ -37,7 +39,9 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PARTS = {"val": "validation", "test": "test"}
 
 
-def export_run(run: Path, out: Path, precision: str, name: str, say: Callable[[str], None]) -> Bundle:
+def export_run(
+    run: Path, out: Path, precision: str, name: str, say: Callable[[str], None], card: Path | None = None
+) -> Bundle:
     """Export a complete run, and publish it only if it agrees with torch on the validation and test crops.
 
     Parameters
@@ -52,6 +56,8 @@ def export_run(run: Path, out: Path, precision: str, name: str, say: Callable[[s
         Of the bundle.
     say
         Told what is going on.
+    card
+        A model card that goes into the bundle, Markdown.
 
     Returns
     -------
@@ -68,6 +74,8 @@ def export_run(run: Path, out: Path, precision: str, name: str, say: Callable[[s
     """
     if not _NAME.fullmatch(name):
         raise CommandError(f"'{name}' cannot be a bundle's name: use up to 64 letters, digits, dots and hyphens")
+    if card is not None and not card.is_file():
+        raise CommandError(f"there is no model card '{card}': --card takes the one that `lymphcad compare` wrote")
     record = read_record(run)
     if not (run / WEIGHTS).is_file() or sha256(run / WEIGHTS) != record.weights_sha256:
         raise CommandError(f"{WEIGHTS} in '{run}' is not the file that run.json names: train again")
@@ -115,6 +123,8 @@ def export_run(run: Path, out: Path, precision: str, name: str, say: Callable[[s
             "crops": len(proof),
             **{engine: asdict(agreement) for engine, agreement in found.items()},
         }
+        if card is not None:
+            shutil.copyfile(card, folder / CARD)
         return {"precision": precision, "metrics": metrics, "training": record.training | {"export": made}}
 
     meaning = Meaning(name, record.architecture, record.threshold, record.temperature, record.evidence_scale)

@@ -47,8 +47,11 @@ def export(run, out, precision, *options):
 @pytest.fixture(scope="module")
 def bundles(trained_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
+    card = folder / "card.md"
+    card.write_text("# A card\n")
     for precision in ("fp32", "int8"):
-        assert export(trained_run, folder / precision, precision, "--name", "made") == 0
+        options = ["--name", "made", *(["--card", str(card)] if precision == "int8" else [])]
+        assert export(trained_run, folder / precision, precision, *options) == 0
     return folder
 
 
@@ -109,6 +112,12 @@ def test_int8_is_a_quarter_of_the_size_and_keeps_the_maps_in_float(bundles):
     head = makers["MAPS"]
     assert head.op_type == "Conv"
     assert weights[head.input[1]].data_type == onnx.TensorProto.FLOAT
+
+
+def test_a_model_card_is_part_of_the_bundle(bundles):
+    assert (bundles / "int8" / "model_card.md").read_text() == "# A card\n"
+    assert "model_card.md" in Bundle(bundles / "int8").manifest.files
+    assert "model_card.md" not in Bundle(bundles / "fp32").manifest.files
 
 
 def test_int8_is_calibrated_on_training_crops_only(bundles, reference):
@@ -195,6 +204,8 @@ def test_runs_that_cannot_be_exported_are_refused(trained_run, tmp_path, capsys)
     shutil.copytree(trained_run, run, ignore=shutil.ignore_patterns("checkpoints"))
     assert export(run, tmp_path / "out", "fp32", "--name", "a name") == 2
     assert "cannot be a bundle's name" in capsys.readouterr().err
+    assert export(run, tmp_path / "out", "fp32", "--card", str(tmp_path / "none.md")) == 2
+    assert "there is no model card" in capsys.readouterr().err
     with (run / "weights.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x00\x01")

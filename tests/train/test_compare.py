@@ -124,7 +124,18 @@ def test_by_image_is_marked(made_cohort, tmp_path, capsys):
     out = tmp_path / "comparison"
     assert (
         compare(
-            made_cohort, out, "--archs", NETWORKS[1], "--split-by", "image", "--epochs", "1", "--of", "lung nodules"
+            made_cohort,
+            out,
+            "--archs",
+            NETWORKS[1],
+            "--split-by",
+            "image",
+            "--epochs",
+            "1",
+            "--note",
+            "Labels are opinions.",
+            "--of",
+            "lung nodules",
         )
         == 0
     )
@@ -133,6 +144,8 @@ def test_by_image_is_marked(made_cohort, tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert "Every figure here is inflated" in page
     assert "Malignancy of lung nodules" in page
+    assert "Labels are opinions." in page
+    assert "Labels are opinions." in (out / "model_card.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def compare(
     cohort: Cohort,
     out: Annotated[Path, typer.Option(help="A new folder for runs and report.")],
     of: Annotated[str, typer.Option(help="What the cohort is of, for the report.")] = "cervical lymph nodes",
+    note: Annotated[list[str] | None, typer.Option(help="What a reader of the report must know of the cohort.")] = None,
     archs: Annotated[str, typer.Option(help="paper (eight), edge, all, or names with commas.")] = "paper",
     weights: Annotated[str, typer.Option(help="imagenet, none, or a folder of ARCH.safetensors files.")] = "imagenet",
     images: Images = None,
@@ -158,6 +159,7 @@ def compare(
             console=console,
             command=command,
             of=of,
+            notes=note or [],
         )
     except SystemExit:  # what Lightning makes of Ctrl-C
         console.print("Interrupted: go on with --resume.")
