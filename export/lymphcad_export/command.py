@@ -21,6 +21,7 @@ class Precision(str, Enum):
     """Of the CNN."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
     INT8 = "int8"
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     Arrays = dict[str, npt.NDArray[Any]]
 
 BATCH = 16
-MAX_PROBABILITY_DIFFERENCE = 1e-3
-"""Of a float32 graph."""
+MAX_PROBABILITY_DIFFERENCE = {"fp32": 1e-3, "fp16": 5e-3}
+"""Of a graph in floating point."""
 MAX_FLIPPED_SHARE = 0.005
 """Of the crops, whose call an int8 graph may change; one is always allowed."""
 AT_THRESHOLD = 0.01
@@ -180,15 +180,16 @@ def check(engine: str, agreement: Agreement, crops: int, precision: str) -> None
     crops
         On how many.
     precision
-        ``fp32`` or ``int8``.
+        ``fp32``, ``fp16`` or ``int8``.
 
     Raises
     ------
     ParityError
         If a limit is exceeded, with the figure and the limit.
     """
-    if precision == "fp32":
-        limits = [("largest difference of a probability", agreement.probability_max, MAX_PROBABILITY_DIFFERENCE)]
+    if precision in MAX_PROBABILITY_DIFFERENCE:
+        limit = MAX_PROBABILITY_DIFFERENCE[precision]
+        limits = [("largest difference of a probability", agreement.probability_max, limit)]
     else:
         limits = [
             (f"number of changed calls among {crops} crops", agreement.flips, max(1, int(MAX_FLIPPED_SHARE * crops))),

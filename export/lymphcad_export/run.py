@@ -21,6 +21,7 @@ from lymphcad_train.weights import load_weights
 from lymphcad.bundle import sha256
 from lymphcad.errors import CommandError
 from lymphcad_export.bundle import Meaning, export_bundle, maps_of
+from lymphcad_export.half import halve_weights
 from lymphcad_export.parity import check, compare, crops_of, engine_scores, torch_scores
 from lymphcad_export.quantize import quantize_cnn
 
@@ -51,7 +52,7 @@ def export_run(
     out
         A folder that does not exist.
     precision
-        ``fp32`` or ``int8``.
+        ``fp32``, ``fp16`` (weights only) or ``int8``.
     name
         Of the bundle.
     say
@@ -100,6 +101,8 @@ def export_run(
                 "part": "train",
                 "sha256": hashlib.sha256(np.round(crops * 255).astype(np.uint8).tobytes()).hexdigest(),
             }
+        if precision == "fp16":
+            halve_weights(folder / "cnn.onnx")
         say(f"Comparing with torch on {len(proof)} validation and test crops")
         size = record.preprocess.size
         cam = Cam(record.temperature, record.evidence_scale, maps_of(network, size), size)

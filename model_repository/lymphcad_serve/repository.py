@@ -104,6 +104,6 @@ def _set_precision(config: model_config_pb2.ModelConfig, bundle: Bundle, *, bf16
         config.parameters["precision"].string_value = "bf16" if bf16 else "f32"
     elif config.backend == "openvino" and bf16:
         config.parameters["HINT_BF16"].string_value = "YES"
-    elif config.backend == "openvino" and bundle.manifest.precision == "fp32":
+    elif config.backend == "openvino" and bundle.manifest.precision != "int8":
         # Triton's openvino backend has no parameter that says float32; ONNX Runtime is as fast on it.
         config.backend = "onnxruntime"

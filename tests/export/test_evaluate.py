@@ -24,13 +24,9 @@ def evaluate(cohort, out, *options):
     return int(ended.value.code or 0)
 
 
-@pytest.fixture(scope="module")
-def bundle(trained_run, tmp_path_factory):
-    out = tmp_path_factory.mktemp("bundles") / "made"
-    with pytest.raises(SystemExit) as ended:
-        main(["export", str(trained_run), "--out", str(out)])
-    assert not ended.value.code
-    return out
+@pytest.fixture
+def bundle(bundles):
+    return bundles / "fp32"
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 import lymphcad_export.parity  # noqa: E402
 from lymphcad_export.bundle import Meaning, export_bundle  # noqa: E402
+from lymphcad_export.half import halve_weights  # noqa: E402
 from lymphcad_export.parity import (  # noqa: E402
     Agreement,
     ParityError,
@@ -33,6 +34,7 @@ from lymphcad_train.weights import load_weights  # noqa: E402
 
 from lymphcad.bundle import GRAPHS, Bundle, sha256  # noqa: E402
 from lymphcad.cli import main  # noqa: E402
+from lymphcad.errors import CommandError  # noqa: E402
 
 pytestmark = pytest.mark.torch
 AGREEMENT = Agreement(0.0, 0.0, 0.0, flips=0, flips_beyond=0, auroc_difference=0.0)
@@ -42,17 +44,6 @@ def export(run, out, precision, *options):
     with pytest.raises(SystemExit) as ended:
         main(["export", str(run), "--out", str(out), "--precision", precision, *options])
     return int(ended.value.code or 0)
-
-
-@pytest.fixture(scope="module")
-def bundles(trained_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    card = folder / "card.md"
-    card.write_text("# A card\n")
-    for precision in ("fp32", "int8"):
-        options = ["--name", "made", *(["--card", str(card)] if precision == "int8" else [])]
-        assert export(trained_run, folder / precision, precision, *options) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +105,26 @@ def test_int8_is_a_quarter_of_the_size_and_keeps_the_maps_in_float(bundles):
     assert weights[head.input[1]].data_type == onnx.TensorProto.FLOAT
 
 
+def test_half_the_weights_say_nearly_the_same(bundles, reference, tmp_path):
+    for name in GRAPHS:
+        shutil.copy(bundles / "fp32" / name, tmp_path)
+    halve_weights(tmp_path / "cnn.onnx")
+    assert (tmp_path / "cnn.onnx").stat().st_size < 0.51 * (bundles / "fp32" / "cnn.onnx").stat().st_size
+    for engine in ("onnxruntime", "openvino"):
+        found = engine_scores(tmp_path, engine, reference.windows, range(64))
+        np.testing.assert_allclose(found.probabilities, reference.scores.probabilities, atol=5e-3)
+        assert (found.probabilities != reference.scores.probabilities).any()
+
+
+def test_a_weight_too_large_for_half_is_refused(bundles, tmp_path):
+    model = onnx.load(bundles / "fp32" / "cnn.onnx")
+    tensor = next(one for one in model.graph.initializer if np.prod(one.dims) > 5000)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * 1e9, tensor.name))
+    onnx.save(model, tmp_path / "cnn.onnx")
+    with pytest.raises(CommandError, match="too large for float16"):
+        halve_weights(tmp_path / "cnn.onnx")
+
+
 def test_a_model_card_is_part_of_the_bundle(bundles):
     assert (bundles / "int8" / "model_card.md").read_text() == "# A card\n"
     assert "model_card.md" in Bundle(bundles / "int8").manifest.files
@@ -168,6 +179,8 @@ def test_a_kill_leaves_nothing_that_looks_like_a_bundle(tmp_path, monkeypatch, b
         ("fp32", replace(AGREEMENT, probability_max=0.0009), None),
         ("fp32", replace(AGREEMENT, probability_max=0.0011), "largest difference of a probability is 0.0011"),
         ("fp32", replace(AGREEMENT, probability_max=float("nan")), "is nan"),
+        ("fp16", replace(AGREEMENT, probability_max=0.0049), None),
+        ("fp16", replace(AGREEMENT, probability_max=0.0051), "largest difference of a probability is 0.0051"),
         ("int8", replace(AGREEMENT, probability_max=0.2, flips=2, auroc_difference=-0.0049), None),
         ("int8", replace(AGREEMENT, flips=3), "changed calls among 400 crops is 3, and at most 2"),
         ("int8", replace(AGREEMENT, auroc_difference=-0.0051), "change of the AUROC is 0.0051"),

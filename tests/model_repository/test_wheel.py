@@ -42,6 +42,7 @@ def test_assets_of_a_wheel(installed, tmp_path):
     code = ASK.format("lymphcad.__file__, a.MODEL_REPOSITORY, a.DEMO_BUNDLE.parent / 'README.md'")
     paths = [Path(path) for path in json.loads(run(installed, tmp_path, "-c", code).stdout)]
     assert all(path.is_relative_to(installed) and path.exists() for path in paths)
+    assert (installed / "lymphcad_train" / "report" / "templates" / "page.html.jinja").is_file()
 
 
 def test_a_wheel_writes_the_repository_that_a_checkout_writes(installed, tmp_path, probe_bundle):
