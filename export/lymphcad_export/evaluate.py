@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,7 +171,8 @@ def evaluate_cohort(
     probabilities = judge.probabilities(windows, each)
     split = Split.of(rows, ["test"] * len(rows))
     figures = evaluate(split.cases("test", probabilities), judge.threshold, seed)
-    write_probabilities(out.with_suffix(".csv"), split, probabilities)
+    own = replace(split, parts=np.array([row.split or "" for row in rows]))
+    write_probabilities(out.with_suffix(".csv"), own, probabilities)
     for warning in warnings:
         warn(warning)
     return {

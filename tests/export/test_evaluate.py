@@ -54,7 +54,9 @@ def test_a_run_and_its_bundle_are_worth_the_same(trained_run, bundle, made_cohor
     assert run["threshold"] == other["threshold"] == read_record(trained_run).threshold
     assert run["auroc"] == pytest.approx(other["auroc"], abs=1e-3)
     with (tmp_path / "bundle.csv").open(newline="") as file:
-        found = [(int(row["label"]), float(row["probability"])) for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    assert {row["split"] for row in rows} == {""}  # the table has none
+    found = [(int(row["label"]), float(row["probability"])) for row in rows]
     labels, probabilities = map(np.array, zip(*found, strict=True))
     assert other["auroc"] == pytest.approx(roc_auc_score(labels, probabilities))
     np.testing.assert_allclose(probabilities, read_probabilities(trained_run), atol=1e-3)

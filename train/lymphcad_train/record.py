@@ -217,12 +217,14 @@ def score(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     served = as_served(network, mirrored=settings.mirrored).to(device).eval()
+    served = served.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     preprocess = Preprocess(**settings.preprocess.model_dump()).to(device)
     samples = Samples(windows, np.zeros(len(windows)), rows)
     found, drawn = [], []
     with torch.inference_mode():
         for image, spacing, center, _ in DataLoader(samples, 2 * settings.batch, collate_fn=collate):
-            logits, maps = served(preprocess(image.to(device), spacing.to(device), center.to(device)))
+            crop = preprocess(image.to(device), spacing.to(device), center.to(device))
+            logits, maps = served(crop.contiguous(memory_format=torch.channels_last))
             found.append((logits[:, 1] - logits[:, 0]).double().cpu())
             drawn.append(maps.float().cpu().contiguous())
     return torch.cat(found).numpy(), torch.cat(drawn).numpy()
