@@ -108,6 +108,7 @@ class Evaluation(_Contents):
     size_roc: list[tuple[float, float]] | None = None
     size_baseline_auroc: float | None = None
     size_baseline_auroc_ci95: Interval | None = None
+    p_against_size: float | None = None
     with_size: WithSize | None = None
     by_size: list[SizeGroup] | None = None
     auroc_lesion: float | None = None

@@ -51,9 +51,9 @@ def evaluate(cases: Cases, threshold: float, seed: int, validation: Cases | None
         - ``confusion``, ``sensitivity``, ``specificity``, ``accuracy``, ``ppv``, ``npv``, as `call_figures`
         - ``negative_log_likelihood``, ``ece``, ``brier``, ``reliability``, as the functions of those names
         - where every diameter is known: ``size_baseline_auroc``, ``size_baseline_auroc_ci95``, ``size_roc``;
-          ``by_size``, for each of `SIZE_GROUPS_MM` its ``group``, ``n``, ``positives``, AUROC and calls; with
-          `validation` ``with_size``, the model of both on these cases: ``auroc``, ``auroc_ci95``, ``p_against_size``
-          (DeLong), ``coefficients``
+          ``p_against_size`` of the network alone (DeLong); ``by_size``, for each of `SIZE_GROUPS_MM` its ``group``,
+          ``n``, ``positives``, AUROC and calls; with `validation` ``with_size``, the model of both on these cases:
+          ``auroc``, ``auroc_ci95``, ``p_against_size``, ``coefficients``
         - where every row names its lesion: ``lesion``, the same dict with a row a lesion, and of it ``auroc_lesion``,
           ``auroc_lesion_ci95``, ``size_baseline_auroc_lesion``, ``size_baseline_auroc_lesion_ci95``
         - ``cannot``, sentences: what could not be computed or not be relied on, and why
@@ -148,9 +148,11 @@ def _size_figures(
     """Return size alone, network and size together, and the figures of each size group."""
     diameters = cases.diameters_mm
     area, interval = _auroc(diameters, cases, seed)
+    testable = np.bincount(cases.labels, minlength=2).min() > 1
     figures: dict[str, Any] = {
         "size_baseline_auroc": area,
         "size_baseline_auroc_ci95": interval,
+        "p_against_size": delong_test(cases.probabilities, diameters, cases.labels)[1] if testable else None,
         "size_roc": roc_points(diameters, cases.labels) if cases.both_classes else None,
         "by_size": [],
     }
@@ -175,7 +177,6 @@ def _size_figures(
     model = SizeModel.fit(validation)
     scores = model.score(cases)
     area, interval = _auroc(scores, cases, seed)
-    testable = np.bincount(cases.labels, minlength=2).min() > 1
     figures["with_size"] = {
         "auroc": area,
         "auroc_ci95": interval,
