@@ -120,6 +120,7 @@ def compare(
 
     from lymphcad_train.compare import architectures, weights_of
     from lymphcad_train.compare import compare as run
+    from lymphcad_train.comparison import Told
 
     names = architectures(archs)
     first = weights_of(weights, names)
@@ -157,9 +158,7 @@ def compare(
             images=images or [],
             resume=resume,
             console=console,
-            command=command,
-            of=of,
-            notes=note or [],
+            told=Told(command, of, note or []),
         )
     except SystemExit:  # what Lightning makes of Ctrl-C
         console.print("Interrupted: go on with --resume.")

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lymphcad import RESEARCH_USE_ONLY
-from lymphcad.bundle import sha256
 from lymphcad.errors import CommandError
-from lymphcad.tables import read_cohort
+from lymphcad_train.comparison import RUNS, contents_of, now
 from lymphcad_train.fit import train
 from lymphcad_train.gallery import gallery
 from lymphcad_train.networks import ARCHITECTURES, EDGE, PAPER, CamNetwork
 from lymphcad_train.options import command_of
 from lymphcad_train.record import evaluate_test
 from lymphcad_train.report import write_report
-from lymphcad_train.run import RUN, RunRecord, read_probabilities, read_record, read_split, write_text
-from lymphcad_train.split import HELD_OUT
-from lymphcad_train.statistics import pairwise_delong
+from lymphcad_train.run import RUN, RunRecord, read_record, write_text
 from lymphcad_train.training import DivergedError
 from lymphcad_train.weights import IMAGENET, NONE, describe, start_from
 
@@ -30,9 +23,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from lymphcad_train.comparison import Told
     from lymphcad_train.settings import Settings
 
-RUNS, SELECTION, PHANTOM = "runs", "selection.json", "phantom.json"
+SELECTION = "selection.json"
 _GROUPS = {"paper": list(PAPER), "edge": list(EDGE), "all": list(ARCHITECTURES)}
 
 
@@ -103,9 +97,7 @@ def compare(
     images: Sequence[Path],
     resume: bool,
     console: Console,
-    command: str,
-    of: str,
-    notes: Sequence[str],
+    told: Told,
 ) -> dict[str, Any]:
     """Train the networks, choose the one with the highest validation AUROC, evaluate all on test, write the report.
 
@@ -123,12 +115,8 @@ def compare(
         Go on where it was interrupted.
     console
         For the progress.
-    command
-        What is recorded as the command.
-    of
-        What the cohort is of, for the report.
-    notes
-        What a reader of the report must know of the cohort.
+    told
+        By the user, for the report.
 
     Returns
     -------
@@ -173,7 +161,7 @@ def compare(
     for name in records:
         if "test" not in records[name].metrics:
             records[name] = evaluate_test(out / RUNS / name)
-    contents = _contents(cohort, out, settings, records, failed, selection, command, of, notes)
+    contents = contents_of(cohort, out, settings, records, failed, selection, told)
     write_report(contents, gallery(out / RUNS / selection["architecture"]), out)
     return contents
 
@@ -210,108 +198,6 @@ def _select(out: Path, records: dict[str, RunRecord]) -> dict[str, Any]:
     best = max(
         validation, key=lambda name: (validation[name], -records[name].metrics["validation"]["negative_log_likelihood"])
     )
-    made = {"architecture": best, "when": _now(), "validation_auroc": validation}
+    made = {"architecture": best, "when": now(), "validation_auroc": validation}
     write_text(path, json.dumps(made, indent=2) + "\n")
     return made
-
-
-def _contents(
-    cohort: Path,
-    out: Path,
-    settings: dict[str, Settings],
-    records: dict[str, RunRecord],
-    failed: dict[str, str],
-    selection: dict[str, Any],
-    command: str,
-    of: str,
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    best = selection["architecture"]
-    record, chosen = records[best], settings[best]
-    split = read_split(out / RUNS / best)
-    test = split.rows("test")
-    scores = {name: read_probabilities(out / RUNS / name)[test] for name in records}
-    labels = split.labels[test]
-    testable = len(scores) > 1 and np.bincount(labels, minlength=2).min() > 1
-    own_split = read_cohort(cohort)[0].split is not None
-    threshold = (
-        "Youden's index, smoothed"
-        if chosen.sensitivity is None
-        else f"the highest threshold with a sensitivity of {chosen.sensitivity:g}"
-    )
-    return {
-        "notice": RESEARCH_USE_ONLY,
-        "made": _now(),
-        "command": command,
-        "commands": [command, *(records[name].training["command"] for name in records)],
-        "versions": record.versions,
-        "cohort": {
-            "name": cohort.stem if cohort.stem != "cohort" else cohort.resolve().parent.name,
-            "of": of,
-            "sha256": sha256(cohort),
-            "n": record.training["n"],
-            "patients": record.training["patients"],
-            "split": "As the table gives it." if own_split else _drawn(chosen),
-            "split_by": "table" if own_split else chosen.split_by,
-            "images_per_part": record.training["images_per_part"],
-            "patients_per_part": record.training["patients_per_part"],
-            "ceiling": _ceiling(cohort),
-        },
-        "preprocess": record.preprocess.model_dump(),
-        "networks": [
-            {
-                "architecture": name,
-                "weights": one.weights,
-                "parameters": sum(tensor.numel() for tensor in CamNetwork(name).parameters()),
-                "failed": failed.get(name),
-                **(_network(records[name]) if name in records else {}),
-            }
-            for name, one in settings.items()
-        ],
-        "selected": best,
-        "chosen": [
-            {
-                "what": "epoch, temperature and threshold of each network",
-                "on": "validation",
-                "when": selection["when"],
-                "how": f"highest AUROC, most likely labels, {threshold}",
-            },
-            {"what": "network", "on": "validation", "when": selection["when"], "how": "highest AUROC"},
-        ],
-        "pairwise": [
-            {"a": pair.first, "b": pair.second, "auroc_difference": pair.difference, "p": pair.p, "p_holm": pair.p_holm}
-            for pair in (pairwise_delong(scores, labels) if testable else [])
-        ],
-        "warnings": list(notes),
-    }
-
-
-def _network(record: RunRecord) -> dict[str, Any]:
-    names = ("epochs_run", "best_epoch", "minutes")
-    return {
-        **{name: record.training[name] for name in names},
-        "temperature": record.temperature,
-        "threshold": record.threshold,
-        "validation": record.metrics["validation"],
-        "test": record.metrics["test"],
-    }
-
-
-def _ceiling(cohort: Path) -> dict[str, float] | None:
-    """Return what ``lymphcad phantom`` has written beside its table, for the very images of the cohort."""
-    path = cohort.parent / PHANTOM
-    if not path.is_file():
-        return None
-    known = json.loads(path.read_text(encoding="utf-8"))
-    return {name: float(known[name]) for name in ("bayes_auroc", "size_auroc")}
-
-
-def _drawn(settings: Settings) -> str:
-    shares = f"{100 - 200 * HELD_OUT:g} / {100 * HELD_OUT:g} / {100 * HELD_OUT:g}"
-    return (
-        f"By {settings.split_by}, drawn {shares} in two strata, metastatic and other ones, from seed {settings.seed}."
-    )
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
