@@ -286,3 +286,16 @@ def test_training_aims_at_soft_labels_and_figures_at_labels(made_cohort, train_c
     record = read_record(out)
     assert record.training["soft_labels"] == 62
     assert record.metrics["test"]["positives"] == 4
+
+
+def test_a_run_killed_before_test_was_evaluated_resumes(trained_run, train_command, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    shutil.copytree(trained_run, out)
+    record = json.loads((out / "run.json").read_text())
+    test = record["metrics"].pop("test")
+    (out / "run.json").write_text(json.dumps(record))
+    (out / "predictions.csv").unlink()
+    monkeypatch.setattr(Training, "training_step", lambda *_: pytest.fail("trained again"))
+    assert train_command(out, "--epochs", "5", "--batch", "4", "--resume") == 0
+    assert json.loads((out / "run.json").read_text())["metrics"]["test"] == test
+    assert (out / "predictions.csv").read_bytes() == (trained_run / "predictions.csv").read_bytes()

@@ -33,6 +33,7 @@ from lymphcad_train.run import (
     Split,
     Started,
     check_resumable,
+    read_record,
     write_json,
     write_split,
 )
@@ -111,6 +112,8 @@ def train(
         )
     if resume:
         check_resumable(out, started)
+        if (out / RUN).exists():  # killed before test was evaluated
+            return read_record(out) if first else None
         windows = load_windows(out / WINDOWS)
     elif first and out.exists():
         raise CommandError(f"'{out}' exists: name a new folder with --out, or go on with --resume")

@@ -158,10 +158,10 @@ def check_resumable(run: Path, wanted: Started) -> None:
     Raises
     ------
     CommandError
-        If the run is complete, never started, or was started with other settings or another cohort.
+        If the run is evaluated on test, never started, or was started with other settings or another cohort.
     """
     started = read_started(run)
-    if (run / RUN).exists():
+    if (run / RUN).exists() and "test" in read_record(run).metrics:
         raise CommandError(f"the run in '{run}' is complete: leave out --resume and name a new folder")
     if started.cohort_sha256 != wanted.cohort_sha256:
         raise CommandError("the cohort has changed since the run was started: start again in a new folder")
