@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 
@@ -10,12 +11,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from lymphcad_train.jobs import run_jobs  # noqa: E402
 from lymphcad_train.networks import ARCHITECTURES  # noqa: E402
 from lymphcad_train.run import read_record  # noqa: E402
 from lymphcad_train.training import Training  # noqa: E402
+from rich.console import Console  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
 from lymphcad.cli import main  # noqa: E402
+from lymphcad.errors import CommandError  # noqa: E402
 
 pytestmark = pytest.mark.torch
 NETWORKS = ("resnet50", "tf_efficientnet_lite0")
@@ -100,6 +104,42 @@ def test_a_choice_is_not_made_twice(compared, made_cohort, tmp_path, capsys):
     shutil.copytree(compared, again)
     assert compare(made_cohort, again, "--archs", NETWORKS[0], "--resume") == 2
     assert "was chosen among others before" in capsys.readouterr().err
+
+
+def test_a_run_under_other_options_is_no_part_of_a_comparison(compared, made_cohort, tmp_path, capsys):
+    again = tmp_path / "again"
+    shutil.copytree(compared, again)
+    assert compare(made_cohort, again, "--archs", ",".join(NETWORKS), "--resume", "--lr", "0.004") == 2
+    assert "was started with other options (lr was 0.002 and is 0.004)" in capsys.readouterr().err
+
+
+def test_side_by_side_in_processes_of_their_own(compared, made_cohort, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(Training, "training_step", lambda *_: pytest.fail("trained in this process"))
+    out = tmp_path / "comparison"
+    assert compare(made_cohort, out, "--archs", ",".join(NETWORKS), "--jobs", "2") == 0
+    said = capfd.readouterr().err
+    assert all(f"{name}, epoch 2/2 at 48 px" in said for name in NETWORKS)
+    contents, alone = (json.loads((folder / "comparison.json").read_text()) for folder in (out, compared))
+    assert [network["architecture"] for network in contents["networks"]] == list(NETWORKS)
+    assert contents["commands"] == alone["commands"]
+    assert contents["cohort"] == alone["cohort"]
+
+
+def test_what_fails_in_another_process_is_told_in_words(made_cohort, tmp_path, capfd):
+    options = ["--archs", ",".join(NETWORKS), "--jobs", "2", "--lr", "1e30"]
+    assert compare(made_cohort, tmp_path / "comparison", *options) == 2
+    said = capfd.readouterr().err
+    assert all(f"{name} failed: the loss became" in said for name in NETWORKS)
+    assert "no network was trained to the end" in said
+
+
+def test_a_process_that_is_killed_is_told_in_words(monkeypatch):
+    def killed(job):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("lymphcad_train.jobs._run", killed)
+    with pytest.raises(CommandError, match="was killed, as a machine does that has no memory left"):
+        list(run_jobs([None, None], 2, Console()))
 
 
 def test_a_network_that_fails_is_in_the_report_and_the_others_go_on(made_cohort, tmp_path, monkeypatch):

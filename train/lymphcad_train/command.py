@@ -29,6 +29,7 @@ Batch = Annotated[int, typer.Option(help="Images in a step, of each process.")]
 Rate = Annotated[float, typer.Option("--lr", help="Highest learning rate.")]
 Sensitivity = Annotated[float | None, typer.Option(help="To reach on validation; else Youden's index.")]
 Mirrors = Annotated[bool, typer.Option("--mirrored", help="Score the crop mirrored too: better, four times the work.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Networks trained side by side; they share the cores.")]
 By = Annotated[SplitBy, typer.Option(help="What is drawn for each part; image inflates every figure.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 
@@ -113,6 +114,7 @@ def compare(
     mirrored: Mirrors = False,
     split_by: By = SplitBy.PATIENT,
     seed: Seed = 0,
+    jobs: Jobs = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")] = False,
 ) -> None:
     """Train several networks, choose one on validation, evaluate on test once, and write the report."""
@@ -157,10 +159,11 @@ def compare(
             weights=first,
             images=images or [],
             resume=resume,
+            at_once=jobs,
             console=console,
             told=Told(command, of, note or []),
         )
-    except SystemExit:  # what Lightning makes of Ctrl-C
+    except (SystemExit, KeyboardInterrupt):  # the first is what Lightning makes of Ctrl-C
         console.print("Interrupted: go on with --resume.")
         raise typer.Exit(INTERRUPTED) from None
     for network in found["networks"]:

@@ -6,16 +6,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lymphcad.bundle import sha256
 from lymphcad.errors import CommandError
 from lymphcad_train.comparison import RUNS, contents_of, now
-from lymphcad_train.fit import train
 from lymphcad_train.gallery import gallery
+from lymphcad_train.jobs import Job, run_jobs
 from lymphcad_train.networks import ARCHITECTURES, EDGE, PAPER, CamNetwork
 from lymphcad_train.options import command_of
+from lymphcad_train.processes import world_size
 from lymphcad_train.record import evaluate_test
 from lymphcad_train.report import write_report
-from lymphcad_train.run import RUN, RunRecord, read_record, write_text
-from lymphcad_train.training import DivergedError
+from lymphcad_train.run import RUN, RunRecord, Started, check_started, read_record, write_text
 from lymphcad_train.weights import IMAGENET, NONE, describe, start_from
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def compare(
     weights: dict[str, str],
     images: Sequence[Path],
     resume: bool,
+    at_once: int,
     console: Console,
     told: Told,
 ) -> dict[str, Any]:
@@ -113,6 +115,8 @@ def compare(
         Folders in which SOP Instance UIDs of the table are looked for.
     resume
         Go on where it was interrupted.
+    at_once
+        How many networks are trained side by side.
     console
         For the progress.
     told
@@ -126,37 +130,27 @@ def compare(
     Raises
     ------
     CommandError
-        If nothing can be trained, or the networks of a resumed comparison are other ones than when it chose.
+        If nothing can be trained, or networks, options or cohort of a resumed comparison are other ones than before.
     """
     if out.exists() and not resume:
         raise CommandError(f"'{out}' exists: name a new folder with --out, or go on with --resume")
-    records: dict[str, RunRecord] = {}
-    failed: dict[str, str] = {}
-    for number, (name, chosen) in enumerate(settings.items(), start=1):
+    if world_size() > 1:
+        raise CommandError("torchrun starts `lymphcad train`, a network at a time: compare the runs without it")
+    (out / RUNS).mkdir(parents=True, exist_ok=True)
+    todo = []
+    for name, chosen in settings.items():
         run = out / RUNS / name
-        console.print(f"{name} ({number} of {len(settings)})")
-        if (run / RUN).exists():
-            records[name] = read_record(run)
+        command = command_of(cohort, run, chosen, weights[name])
+        if not (run / RUN).exists():
+            todo.append(Job(cohort, run, images, chosen, weights[name], command))
             continue
-        run.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            trained = train(
-                cohort,
-                run,
-                chosen,
-                weights=weights[name],
-                images=images,
-                resume=(run / "settings.json").exists(),
-                console=console,
-                command=command_of(cohort, run, chosen, weights[name]),
-            )
-        except DivergedError as error:
-            failed[name] = str(error)
-            console.print(f"{name} failed: {error}", markup=False)
-        else:
-            if trained is None:
-                raise CommandError("torchrun starts `lymphcad train`, a network at a time: compare the runs without it")
-            records[name] = trained
+        check_started(run, Started(cohort_sha256=sha256(cohort), settings=chosen))
+    failed: dict[str, str] = {}
+    for name, said in run_jobs(todo, at_once, console):
+        if said is not None:
+            failed[name] = said
+            console.print(f"{name} failed: {said}", markup=False)
+    records = {name: read_record(out / RUNS / name) for name in settings if name not in failed}
     selection = _select(out, records)
     for name in records:
         if "test" not in records[name].metrics:

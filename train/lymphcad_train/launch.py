@@ -96,8 +96,9 @@ class _Report(Callback):
         left = sum(settings.size_of(epoch) ** 2 for epoch in range(row["epoch"], settings.epochs))
         minutes = row["seconds"] / row["size"] ** 2 * left / 60
         self._console.print(
-            f"epoch {row['epoch']}/{settings.epochs} at {row['size']} px: loss {row['loss']:.3f}, validation AUROC"
-            f" {row['val_auroc']:.3f}{' *' if row['selected'] else ''}, about {minutes:.0f} min left"
+            f"{settings.architecture}, epoch {row['epoch']}/{settings.epochs} at {row['size']} px: loss"
+            f" {row['loss']:.3f}, validation AUROC {row['val_auroc']:.3f}{' *' if row['selected'] else ''}, about"
+            f" {minutes:.0f} min left"
         )
 
 

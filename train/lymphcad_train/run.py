@@ -146,7 +146,20 @@ def read_started(run: Path) -> Started:
 
 
 def check_resumable(run: Path, wanted: Started) -> None:
-    """Refuse to go on with a run under other settings.
+    """Refuse to go on with a run that is complete, or was started otherwise; arguments as for `check_started`.
+
+    Raises
+    ------
+    CommandError
+        If the run is evaluated on test, never started, or was started with other settings or another cohort.
+    """
+    check_started(run, wanted)
+    if (run / RUN).exists() and "test" in read_record(run).metrics:
+        raise CommandError(f"the run in '{run}' is complete: leave out --resume and name a new folder")
+
+
+def check_started(run: Path, wanted: Started) -> None:
+    """Refuse a run under other settings.
 
     Parameters
     ----------
@@ -158,18 +171,18 @@ def check_resumable(run: Path, wanted: Started) -> None:
     Raises
     ------
     CommandError
-        If the run is evaluated on test, never started, or was started with other settings or another cohort.
+        If the run never started, or was started with other settings or another cohort.
     """
     started = read_started(run)
-    if (run / RUN).exists() and "test" in read_record(run).metrics:
-        raise CommandError(f"the run in '{run}' is complete: leave out --resume and name a new folder")
     if started.cohort_sha256 != wanted.cohort_sha256:
-        raise CommandError("the cohort has changed since the run was started: start again in a new folder")
+        raise CommandError(f"the cohort has changed since the run in '{run}' was started: start again in a new folder")
     before, now = started.settings.model_dump(), wanted.settings.model_dump()
     different = [name for name in before if before[name] != now[name]]
     if different:
         changes = ", ".join(f"{name} was {before[name]} and is {now[name]}" for name in different)
-        raise CommandError(f"the run was started with other options ({changes}): give the same ones to resume it")
+        raise CommandError(
+            f"the run in '{run}' was started with other options ({changes}): give the same ones to resume it"
+        )
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
