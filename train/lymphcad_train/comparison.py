@@ -15,7 +15,7 @@ from lymphcad.tables import read_cohort
 from lymphcad_train.networks import CamNetwork
 from lymphcad_train.run import read_probabilities, read_split
 from lymphcad_train.split import HELD_OUT
-from lymphcad_train.statistics import pairwise_delong
+from lymphcad_train.statistics import compare_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,8 +129,15 @@ def contents_of(
             {"what": "network", "on": "validation", "when": selection["when"], "how": "highest AUROC"},
         ],
         "pairwise": [
-            {"a": pair.first, "b": pair.second, "auroc_difference": pair.difference, "p": pair.p, "p_holm": pair.p_holm}
-            for pair in (pairwise_delong(scores, labels) if testable else [])
+            {
+                "a": pair.first,
+                "b": pair.second,
+                "auroc_difference": pair.difference,
+                "auroc_difference_ci95": pair.interval,
+                "p": pair.p,
+                "p_holm": pair.p_holm,
+            }
+            for pair in (compare_pairs(scores, labels, split.patients[test], chosen.seed) if testable else [])
         ],
         "warnings": list(told.notes),
     }

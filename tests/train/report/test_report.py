@@ -93,7 +93,16 @@ def evaluation(auroc, **more):
         "roc": [[0, 0], [0.0366, 0.5789], [0.3, 0.9], [1, 1]],
         "size_baseline_auroc": 0.7314,
         "size_baseline_auroc_ci95": [0.62, 0.83],
-        "with_size": {"auroc": 0.921, "auroc_ci95": [0.86, 0.97], "p_against_size": 0.0002},
+        "above_size": 0.1786,
+        "above_size_ci95": [0.0512, 0.3],
+        "p_against_size": 0.003,
+        "with_size": {
+            "auroc": 0.921,
+            "auroc_ci95": [0.86, 0.97],
+            "above_size": 0.1896,
+            "above_size_ci95": [0.07, 0.31],
+            "p_against_size": 0.0002,
+        },
         "by_size": [
             {"group": "up to 10 mm", "n": 70, "positives": 15, "auroc": 0.88, "sensitivity": 0.5, "specificity": 0.98},
             {"group": "over 10 mm", "n": 50, "positives": 23, "auroc": None, "sensitivity": 0.6, "specificity": 0.9},
@@ -157,7 +166,16 @@ def comparison():
         "chosen": [
             {"what": "network", "on": "validation", "when": "2026-11-24T11:00:00+00:00", "how": "Highest AUROC."},
         ],
-        "pairwise": [{"a": "vgg16", "b": "resnet50", "auroc_difference": -0.0201, "p": 0.00004, "p_holm": 0.12}],
+        "pairwise": [
+            {
+                "a": "vgg16",
+                "b": "resnet50",
+                "auroc_difference": -0.0201,
+                "auroc_difference_ci95": [-0.0312, 0.004],
+                "p": 0.00004,
+                "p_holm": 0.12,
+            }
+        ],
         "warnings": ["One image was seen twice."],
     }
 
@@ -206,9 +224,13 @@ def test_every_network_has_a_row_with_the_figures_given_in_the_order_of_validati
     ]
     assert page.row("vgg16")[1:3] == ["0.871 0.810 to 0.923", "0.931 0.870 to 0.984"]
     assert "Failed: the loss was not finite in epoch 3" in page.text
-    assert page.row("vgg16 − resnet50")[1:] == ["−0.020", "< 0.001", "0.120"]
+    assert page.row("vgg16 − resnet50")[1:] == ["−0.020 −0.031 to +0.004", "< 0.001", "0.120"]
     assert page.row("up to 10 mm")[1:] == ["70", "15", "0.880", "50.0 %", "98.0 %"]
-    assert page.row("Diameter and resnet50 together")[1:] == ["0.921 0.860 to 0.970", "< 0.001"]
+    assert page.row("Diameter and resnet50 together")[1:] == [
+        "0.921 0.860 to 0.970",
+        "+0.190 +0.070 to +0.310",
+        "< 0.001",
+    ]
     assert page.row("Metastatic")[:4] == ["Metastatic", "22", "16", "38"]
     assert page.row("Training")[1:] == ["160", "777", "501", "276", "35.5 %"]
 
@@ -256,7 +278,7 @@ def test_hostile_names_stay_words(comparison, pictures, write):
 def test_what_is_not_known_is_a_dash(comparison, write):
     nothing = dict.fromkeys(evaluation(0.9))
     comparison["networks"] = [network("resnet50", 0.9, 0.9, test=nothing, temperature=None, minutes=float("nan"))]
-    comparison["pairwise"][0].update(auroc_difference=None, p=None, p_holm=None)
+    comparison["pairwise"][0].update(auroc_difference=None, auroc_difference_ci95=None, p=None, p_holm=None)
     page, source, card = write(comparison)
     assert page.row("resnet50 chosen")[2:] == ["–"] * 4
     assert page.row("vgg16 − resnet50")[1:] == ["–"] * 3

@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 
 pytest.importorskip("sklearn")
 
-from lymphcad_train.statistics import Cases, SizeModel, delong_test, holm, pairwise_delong
+from lymphcad_train.statistics import Cases, SizeModel, compare_pairs, delong_test, difference_interval, holm
 
 
 def cases_of(probabilities, labels, diameters):
@@ -46,10 +46,13 @@ def test_every_pair_is_compared():
     generator = np.random.default_rng(11)
     labels = np.repeat([0, 1], 40)
     scores = {name: worth * labels + generator.normal(size=80) for name, worth in (("a", 3), ("b", 1), ("c", 0.9))}
-    found = pairwise_delong(scores, labels)
+    patients = np.arange(80) // 2
+    found = compare_pairs(scores, labels, patients, seed=3)
     assert [(pair.first, pair.second) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
     for pair in found:
         assert (pair.difference, pair.p) == delong_test(scores[pair.first], scores[pair.second], labels)
+        both = scores[pair.first], scores[pair.second]
+        assert pair.interval == difference_interval(*both, labels, patients, seed=3)
     assert [pair.p_holm for pair in found] == holm(np.array([pair.p for pair in found])).tolist()
     assert found[0].p_holm < 0.001
     assert found[2].p_holm > 0.05

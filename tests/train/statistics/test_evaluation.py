@@ -82,7 +82,9 @@ def test_every_figure_of_a_cohort():
     assert found["with_size"]["auroc"] > found["auroc"] > found["size_baseline_auroc"]
     assert found["p_against_size"] == delong_test(cases.probabilities, cases.diameters_mm, cases.labels)[1]
     assert found["with_size"]["p_against_size"] == delong_test(model.score(cases), cases.diameters_mm, cases.labels)[1]
-    for name in ("auroc", "size_baseline_auroc"):
+    assert found["above_size"] == pytest.approx(found["auroc"] - found["size_baseline_auroc"])
+    assert found["with_size"]["above_size"] > found["above_size"]
+    for name in ("auroc", "size_baseline_auroc", "above_size"):
         assert found[f"{name}_ci95"][0] < found[name] < found[f"{name}_ci95"][1]
 
 

@@ -16,6 +16,7 @@ from lymphcad_train.statistics import (
     delong,
     delong_interval,
     delong_test,
+    difference_interval,
     roc_points,
     weighted_auroc,
 )
@@ -97,6 +98,20 @@ def test_delong_rejects_a_true_hypothesis_as_often_as_it_says():
         for _ in range(1000)
     ]
     assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.02)
+
+
+def test_the_interval_of_a_difference_is_delongs_where_patients_have_one_image_each():
+    generator = np.random.default_rng(9)
+    labels = np.repeat([0, 1], [150, 120])
+    common = labels + generator.normal(size=270)
+    first, second = common + 0.6 * generator.normal(size=270), common + generator.normal(size=270)
+    areas, covariance = delong(np.stack([first, second]), labels)
+    reach = norm.ppf(0.975) * np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    expected = areas[0] - areas[1] - reach, areas[0] - areas[1] + reach
+    found = difference_interval(first, second, labels, np.arange(270), seed=0)
+    assert found == pytest.approx(expected, abs=0.006)
+    assert difference_interval(second, first, labels, np.arange(270), seed=0) == pytest.approx((-found[1], -found[0]))
+    assert difference_interval(first, 2 * first, labels, np.arange(270), seed=0) == (0, 0)
 
 
 def test_auroc_is_that_of_scikit_learn(rated):

@@ -53,10 +53,12 @@ class SizeGroup(_Contents):
 
 
 class WithSize(_Contents):
-    """Network and diameter together; `p_against_size` compares that with diameter alone."""
+    """Network and diameter together; `above_size` and `p_against_size` compare that with diameter alone."""
 
     auroc: float | None = None
     auroc_ci95: Interval | None = None
+    above_size: float | None = None
+    above_size_ci95: Interval | None = None
     p_against_size: float | None = None
 
 
@@ -108,6 +110,8 @@ class Evaluation(_Contents):
     size_roc: list[tuple[float, float]] | None = None
     size_baseline_auroc: float | None = None
     size_baseline_auroc_ci95: Interval | None = None
+    above_size: float | None = None
+    above_size_ci95: Interval | None = None
     p_against_size: float | None = None
     with_size: WithSize | None = None
     by_size: list[SizeGroup] | None = None
@@ -176,11 +180,12 @@ class Choice(_Contents):
 
 
 class Pair(_Contents):
-    """Two networks on test: AUROC of `a` less that of `b`, DeLong's p, and p after Holm's correction."""
+    """Two networks on test: AUROC of `a` less that of `b`, its interval, DeLong's p, and p after Holm's correction."""
 
     a: str
     b: str
     auroc_difference: float | None = None
+    auroc_difference_ci95: Interval | None = None
     p: float | None = None
     p_holm: float | None = None
 

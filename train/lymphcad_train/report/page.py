@@ -33,6 +33,7 @@ FILTERS = {
     "percent_interval": words.percent_interval,
     "p_value": words.p_value,
     "difference": words.difference,
+    "difference_interval": words.difference_interval,
     "count": words.count,
     "millions": words.millions,
     "moment": words.moment,

@@ -60,6 +60,12 @@ def difference(value: float | None) -> str:
     return DASH if value is None else f"{value:+.3f}".replace("-", _MINUS)
 
 
+def difference_interval(ends: Interval | None) -> str:
+    """Return the ends of a difference's interval."""
+    low, high = ends or (None, None)
+    return DASH if low is None or high is None else f"{difference(low)} to {difference(high)}"
+
+
 def count(number: int | None, noun: str, plural: str = "") -> str:
     """Return how many of something, with thousands set apart."""
     if number is None:

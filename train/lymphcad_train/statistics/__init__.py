@@ -9,7 +9,7 @@ from lymphcad_train.statistics.calibration import (
     reliability,
 )
 from lymphcad_train.statistics.cases import Cases
-from lymphcad_train.statistics.comparison import Comparison, SizeModel, holm, pairwise_delong
+from lymphcad_train.statistics.comparison import Comparison, SizeModel, compare_pairs, holm
 from lymphcad_train.statistics.evaluation import FEW, SIZE_GROUPS_MM, evaluate, summary
 from lymphcad_train.statistics.proportions import call_figures, wilson_interval
 from lymphcad_train.statistics.roc import (
@@ -20,6 +20,8 @@ from lymphcad_train.statistics.roc import (
     delong,
     delong_interval,
     delong_test,
+    difference_interval,
+    resampled_aurocs,
     roc_points,
     weighted_auroc,
 )
@@ -39,16 +41,18 @@ __all__ = [
     "auroc_interval",
     "brier",
     "call_figures",
+    "compare_pairs",
     "delong",
     "delong_interval",
     "delong_test",
+    "difference_interval",
     "evaluate",
     "expected_calibration_error",
     "fit_temperature",
     "holm",
     "negative_log_likelihood",
-    "pairwise_delong",
     "reliability",
+    "resampled_aurocs",
     "roc_points",
     "sensitivity_threshold",
     "summary",

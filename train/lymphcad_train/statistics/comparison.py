@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
-from lymphcad_train.statistics.roc import delong_test
+from lymphcad_train.statistics.roc import delong_test, middle_95, resampled_aurocs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import numpy.typing as npt
 
     from lymphcad_train.statistics.cases import Cases, Floats, Labels
 
@@ -31,8 +33,8 @@ class Comparison:
     ----------
     first, second
         Names.
-    difference
-        AUROC of the first minus that of the second.
+    difference, interval
+        AUROC of the first minus that of the second, and its 95 % interval by a bootstrap over patients.
     p, p_holm
         Two-sided, by DeLong; as it is, and corrected for the number of pairs.
     """
@@ -40,12 +42,15 @@ class Comparison:
     first: str
     second: str
     difference: float
+    interval: tuple[float, float]
     p: float
     p_holm: float
 
 
-def pairwise_delong(scores: Mapping[str, Floats], labels: Labels) -> list[Comparison]:
-    """Compare every pair of scores of the same images by DeLong's test.
+def compare_pairs(
+    scores: Mapping[str, Floats], labels: Labels, patients: npt.NDArray[Any], seed: int
+) -> list[Comparison]:
+    """Compare every pair of scores of the same images: the difference of AUROC, its interval, and DeLong's test.
 
     Parameters
     ----------
@@ -53,6 +58,10 @@ def pairwise_delong(scores: Mapping[str, Floats], labels: Labels) -> list[Compar
         float64 [N] by name.
     labels
         int64 [N], at least two of each class.
+    patients
+        [N], whose image it is.
+    seed
+        Of the bootstrap.
 
     Returns
     -------
@@ -64,12 +73,16 @@ def pairwise_delong(scores: Mapping[str, Floats], labels: Labels) -> list[Compar
     ValueError
         If a class has fewer than two images.
     """
-    pairs = list(combinations(scores, 2))
-    found = [delong_test(scores[first], scores[second], labels) for first, second in pairs]
+    if not scores:
+        return []
+    names = list(scores)
+    pairs = list(combinations(range(len(names)), 2))
+    found = [delong_test(scores[names[i]], scores[names[j]], labels) for i, j in pairs]
     corrected = holm(np.array([p for _, p in found]))
+    resampled = resampled_aurocs(np.stack(list(scores.values())), labels, patients, seed)
     return [
-        Comparison(*pair, difference, p, float(p_holm))
-        for pair, (difference, p), p_holm in zip(pairs, found, corrected, strict=True)
+        Comparison(names[i], names[j], difference, middle_95(resampled[:, i] - resampled[:, j]), p, float(p_holm))
+        for (i, j), (difference, p), p_holm in zip(pairs, found, corrected, strict=True)
     ]
 
 

@@ -15,7 +15,14 @@ from lymphcad_train.statistics.calibration import (
 )
 from lymphcad_train.statistics.comparison import SizeModel
 from lymphcad_train.statistics.proportions import call_figures
-from lymphcad_train.statistics.roc import auroc, auroc_interval, delong_interval, delong_test, roc_points
+from lymphcad_train.statistics.roc import (
+    auroc,
+    auroc_interval,
+    delong_interval,
+    delong_test,
+    difference_interval,
+    roc_points,
+)
 
 if TYPE_CHECKING:
     from lymphcad_train.statistics.cases import Cases, Floats
@@ -148,11 +155,10 @@ def _size_figures(
     """Return size alone, network and size together, and the figures of each size group."""
     diameters = cases.diameters_mm
     area, interval = _auroc(diameters, cases, seed)
-    testable = np.bincount(cases.labels, minlength=2).min() > 1
     figures: dict[str, Any] = {
         "size_baseline_auroc": area,
         "size_baseline_auroc_ci95": interval,
-        "p_against_size": delong_test(cases.probabilities, diameters, cases.labels)[1] if testable else None,
+        **_against_size(cases.probabilities, cases, seed),
         "size_roc": roc_points(diameters, cases.labels) if cases.both_classes else None,
         "by_size": [],
     }
@@ -180,10 +186,19 @@ def _size_figures(
     figures["with_size"] = {
         "auroc": area,
         "auroc_ci95": interval,
-        "p_against_size": delong_test(scores, diameters, cases.labels)[1] if testable else None,
+        **_against_size(scores, cases, seed),
         "coefficients": vars(model).copy(),
     }
     return figures
+
+
+def _against_size(scores: Floats, cases: Cases, seed: int) -> dict[str, Any]:
+    """Return how much larger a score's AUROC is than that of the diameter, its interval over patients, DeLong's p."""
+    if np.bincount(cases.labels, minlength=2).min() < 2:
+        return {"above_size": None, "above_size_ci95": None, "p_against_size": None}
+    difference, p = delong_test(scores, cases.diameters_mm, cases.labels)
+    interval = difference_interval(scores, cases.diameters_mm, cases.labels, cases.patients, seed)
+    return {"above_size": difference, "above_size_ci95": list(interval), "p_against_size": p}
 
 
 def _auroc(scores: Floats, cases: Cases, seed: int) -> tuple[float | None, list[float] | None]:

@@ -62,12 +62,39 @@ def weighted_auroc(ranks: Labels, labels: Labels, weights: npt.NDArray[Any]) -> 
 
 
 def auroc_interval(scores: Floats, labels: Labels, patients: npt.NDArray[Any], seed: int) -> tuple[float, float]:
-    """Return the 95 % interval of the AUROC by a bootstrap over patients, whose images are not independent.
+    """Return the 95 % interval of the AUROC by a bootstrap over patients; arguments as for `resampled_aurocs`."""
+    return middle_95(resampled_aurocs(scores[None], labels, patients, seed)[:, 0])
+
+
+def difference_interval(
+    first: Floats, second: Floats, labels: Labels, patients: npt.NDArray[Any], seed: int
+) -> tuple[float, float]:
+    """Return the 95 % interval of how much larger the first of two AUROCs of the same images is.
+
+    By a bootstrap over patients that draws the same ones for both scores; the other arguments as for
+    `resampled_aurocs`.
+
+    Parameters
+    ----------
+    first, second
+        float64 [N], two scores of each image.
+
+    Returns
+    -------
+    tuple of float
+        2.5th and 97.5th percentile.
+    """
+    found = resampled_aurocs(np.stack([first, second]), labels, patients, seed)
+    return middle_95(found[:, 0] - found[:, 1])
+
+
+def resampled_aurocs(scores: Floats, labels: Labels, patients: npt.NDArray[Any], seed: int) -> Floats:
+    """Return the AUROCs in resamples of the patients, whose images are not independent.
 
     Parameters
     ----------
     scores
-        float64 [N].
+        float64 [K, N], of K methods.
     labels
         int64 [N], both classes.
     patients
@@ -77,18 +104,23 @@ def auroc_interval(scores: Floats, labels: Labels, patients: npt.NDArray[Any], s
 
     Returns
     -------
-    tuple of float
-        2.5th and 97.5th percentile of `RESAMPLES` resamples; those that lack a class are left out.
+    array
+        float64 [R, K] of `RESAMPLES` resamples; those that lack a class are left out.
     """
     generator = np.random.default_rng(seed)
     names, owner = np.unique(patients, return_inverse=True)
-    ranks = np.unique(scores, return_inverse=True)[1]
+    ranks = [np.unique(one, return_inverse=True)[1] for one in scores]
     found = []
     for _ in range(RESAMPLES):
         weights = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))[owner]
         if min(weights[labels == 0].sum(), weights[labels == 1].sum()) > 0:
-            found.append(weighted_auroc(ranks, labels, weights))
-    low, high = np.percentile(found, [2.5, 97.5])
+            found.append([weighted_auroc(one, labels, weights) for one in ranks])
+    return np.array(found)
+
+
+def middle_95(values: Floats) -> tuple[float, float]:
+    """Return the 2.5th and the 97.5th percentile of resampled values, float64 [R]."""
+    low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
