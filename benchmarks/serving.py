@@ -169,11 +169,12 @@ def _by_contender(values: dict[tuple[str, int], Any]) -> dict[str, Any]:
 def float_bundle(like: Bundle, out: Path) -> Bundle:
     """Export the same network with float32 weights, untrained: weights make no difference to speed."""
     from lymphcad_export.bundle import Meaning, export_bundle
-    from lymphcad_train.networks import CamNetwork
+    from lymphcad_train.networks import CamNetwork, as_served
 
     manifest = like.manifest
     meaning = Meaning("untrained", manifest.architecture, threshold=0.5, temperature=1.0, evidence_scale=1.0)
-    return export_bundle(out, CamNetwork(manifest.architecture), manifest.preprocess.model_dump(), meaning)
+    network = as_served(CamNetwork(manifest.architecture), mirrored=manifest.training.get("mirrored", False))
+    return export_bundle(out, network, manifest.preprocess.model_dump(), meaning)
 
 
 def render(results: dict[str, Any]) -> str:
