@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from lymphcad_serve.assets import DEMO_BUNDLE
 from lymphcad_serve.repository import Target, write_repository
 from lymphcad_serve.server import Server, free_ports
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SERVED, FASTAPI = (1, 4, 8), (4, 8)
+RESNET50_WINDOW = {"field_of_view_mm": 40.0, "window_level_hu": 60.0, "window_width_hu": 400.0, "size": 224}
 _STEP_RUNS = 60
 
 
@@ -166,15 +166,21 @@ def _by_contender(values: dict[tuple[str, int], Any]) -> dict[str, Any]:
     return found
 
 
-def float_bundle(like: Bundle, out: Path) -> Bundle:
-    """Export the same network with float32 weights, untrained: weights make no difference to speed."""
+def untrained(out: Path, architecture: str, window: dict[str, Any], *, mirrored: bool, int8: bool) -> Bundle:
+    """Export a network as it is made, in float32 or int8: neither weights nor calibration matter to its speed."""
+    import numpy as np
     from lymphcad_export.bundle import Meaning, export_bundle
+    from lymphcad_export.quantize import quantize_cnn
     from lymphcad_train.networks import CamNetwork, as_served
 
-    manifest = like.manifest
-    meaning = Meaning("untrained", manifest.architecture, threshold=0.5, temperature=1.0, evidence_scale=1.0)
-    network = as_served(CamNetwork(manifest.architecture), mirrored=manifest.training.get("mirrored", False))
-    return export_bundle(out, network, manifest.preprocess.model_dump(), meaning)
+    def to_int8(folder: Path) -> dict[str, Any]:
+        crops = np.random.default_rng(0).random((16, 1, window["size"], window["size"]), np.float32)
+        quantize_cnn(folder / "cnn.onnx", crops)
+        return {"precision": "int8"}
+
+    meaning = Meaning("untrained", architecture, threshold=0.5, temperature=1.0, evidence_scale=1.0)
+    network = as_served(CamNetwork(architecture), mirrored=mirrored)
+    return export_bundle(out, network, window, meaning, to_int8 if int8 else None)
 
 
 def render(results: dict[str, Any]) -> str:
@@ -205,7 +211,7 @@ def render(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE, help="an int8 bundle; the demo bundle without it")
+    parser.add_argument("--bundle", type=Path, help="an int8 bundle; without it, an untrained ResNet50 at 224 px")
     parser.add_argument("--float-bundle", type=Path, help="a float32 one; without it, the same network untrained")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
     parser.add_argument("--windows", type=int, default=5, help="windows of each contender")
@@ -214,8 +220,22 @@ def main() -> None:
     results: dict[str, Any] = {}
     about = machine()
     with tempfile.TemporaryDirectory() as folder:
-        bundle = Bundle(options.bundle)
-        floats = Bundle(options.float_bundle) if options.float_bundle else float_bundle(bundle, Path(folder) / "float")
+        made = Path(folder)
+        if options.bundle:
+            bundle = Bundle(options.bundle)
+        else:
+            bundle = untrained(made / "int8", "resnet50", RESNET50_WINDOW, mirrored=False, int8=True)
+        if options.float_bundle:
+            floats = Bundle(options.float_bundle)
+        else:
+            about_it = bundle.manifest
+            floats = untrained(
+                made / "float",
+                about_it.architecture,
+                about_it.preprocess.model_dump(),
+                mirrored=about_it.training.get("mirrored", False),
+                int8=False,
+            )
         results["int8"] = measure(bundle, "f32", options.seconds, options.windows)
         if any("bf16" in flag for flag in about["flags"]):  # other CPUs cannot
             results["bf16"] = measure(floats, "bf16", options.seconds, options.windows)

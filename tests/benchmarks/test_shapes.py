@@ -35,6 +35,21 @@ def test_serving(probe_bundle):
     assert found["settings"]["windows"] == 1
 
 
+@pytest.mark.torch
+def test_what_serving_is_measured_with_unless_a_bundle_is_named(tmp_path):
+    pytest.importorskip("torch")
+    from benchmarks.serving import RESNET50_WINDOW, untrained
+
+    window = RESNET50_WINDOW | {"size": 48}
+    made = [
+        untrained(tmp_path / str(int8), "tf_efficientnet_lite0", window, mirrored=True, int8=int8)
+        for int8 in (False, True)
+    ]
+    assert [bundle.manifest.precision for bundle in made] == ["fp32", "int8"]
+    sizes = [(bundle.path / "cnn.onnx").stat().st_size for bundle in made]
+    assert sizes[1] < 0.4 * sizes[0]
+
+
 def test_score(probe_bundle):
     found = run("score", "--bundle", probe_bundle.path, "--nodes", 12, "--runs", 1)
     assert set(found["cpu_ms_a_node"]) == {"no_overlays", "overlays"}
