@@ -153,9 +153,9 @@ def check_resumable(run: Path, wanted: Started) -> None:
     CommandError
         If the run is evaluated on test, never started, or was started with other settings or another cohort.
     """
-    check_started(run, wanted)
     if (run / RUN).exists() and "test" in read_record(run).metrics:
         raise CommandError(f"the run in '{run}' is complete: leave out --resume and name a new folder")
+    check_started(run, wanted)
 
 
 def check_started(run: Path, wanted: Started) -> None:
