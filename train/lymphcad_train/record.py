@@ -159,7 +159,7 @@ def make_record(network: CamNetwork, windows: Windows, split: Split, settings: S
 
 
 def evaluate_test(run: Path) -> RunRecord:
-    """Evaluate a complete run on the test part, once; writes ``predictions.csv`` and ``run.json``.
+    """Evaluate a complete run on the test part, once; writes ``predictions.csv`` (validation and test) and ``run.json``.
 
     Parameters
     ----------
@@ -182,14 +182,12 @@ def evaluate_test(run: Path) -> RunRecord:
     network = CamNetwork(record.architecture)
     load_weights(network, run / WEIGHTS)
     windows, split = load_windows(run / WINDOWS), read_split(run)
-    probabilities = {
-        part: expit(score(network, windows, split.rows(part), settings)[0] / record.temperature) for part in PARTS
-    }
-    cases = {part: split.cases(part, probabilities[part]) for part in PARTS}
-    test = evaluate(cases["test"], record.threshold, settings.seed, cases["val"])
-    found = np.empty(len(split.parts))
-    for part in PARTS:
-        found[split.rows(part)] = probabilities[part]
+    found = np.full(len(split.parts), np.nan)  # training images are not scored again: their figures say nothing of others
+    for part in ("val", "test"):
+        rows = split.rows(part)
+        found[rows] = expit(score(network, windows, rows, settings)[0] / record.temperature)
+    validation, test_cases = (split.cases(part, found[split.rows(part)]) for part in ("val", "test"))
+    test = evaluate(test_cases, record.threshold, settings.seed, validation)
     write_probabilities(run / PREDICTIONS, split, found)
     record = record.model_copy(update={"metrics": record.metrics | {"test": test}})
     write_json(run / RUN, record)

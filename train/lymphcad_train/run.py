@@ -295,9 +295,9 @@ def write_probabilities(path: Path, split: Split, probabilities: npt.NDArray[np.
     split
         The images, N.
     probabilities
-        float64 [N].
+        float64 [N]; NaN, an empty cell, where an image was not scored.
     """
-    digits = (f"{probability:.6f}" for probability in probabilities)
+    digits = ("" if np.isnan(probability) else f"{probability:.6f}" for probability in probabilities)
     columns = (split.images, split.patients, split.lesions, split.labels, split.parts, digits)
     write_rows(path, _PREDICTION_COLUMNS, zip(*columns, strict=True))
 
@@ -313,7 +313,7 @@ def read_probabilities(run: Path) -> npt.NDArray[np.float64]:
     Returns
     -------
     array
-        float64 [N], in the order of the cohort.
+        float64 [N], in the order of the cohort; NaN where an image was not scored.
 
     Raises
     ------
@@ -322,6 +322,6 @@ def read_probabilities(run: Path) -> npt.NDArray[np.float64]:
     """
     try:
         with (run / PREDICTIONS).open(newline="", encoding="utf-8") as file:
-            return np.array([float(row["probability"]) for row in csv.DictReader(file)])
+            return np.array([float(row["probability"] or "nan") for row in csv.DictReader(file)])
     except (OSError, KeyError, ValueError):
         raise CommandError(f"{PREDICTIONS} in '{run}' is missing or damaged: train again into a new folder") from None
