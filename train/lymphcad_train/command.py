@@ -27,6 +27,7 @@ Epochs = Annotated[int, typer.Option(help="How often each image is seen.")]
 Patience = Annotated[int, typer.Option(help="Epochs without a better validation AUROC before it stops.")]
 Batch = Annotated[int, typer.Option(help="Images in a step, of each process.")]
 Rate = Annotated[float, typer.Option("--lr", help="Highest learning rate.")]
+Focus = Annotated[float, typer.Option(help="How much evidence away from the node costs; 0: nothing.")]
 Sensitivity = Annotated[float | None, typer.Option(help="To reach on validation; else Youden's index.")]
 Mirrors = Annotated[bool, typer.Option("--mirrored", help="Score the crop mirrored too: better, four times the work.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Networks trained side by side; they share the cores.")]
@@ -49,6 +50,7 @@ def train(
     patience: Patience = 10,
     batch: Batch = 16,
     lr: Rate = 1e-3,
+    focus: Focus = 0.3,
     sensitivity: Sensitivity = None,
     mirrored: Mirrors = False,
     split_by: By = SplitBy.PATIENT,
@@ -70,6 +72,7 @@ def train(
         patience=patience,
         batch=batch,
         lr=lr,
+        focus=focus,
         split_by=split_by.value,
         sensitivity=sensitivity,
         mirrored=mirrored,
@@ -110,6 +113,7 @@ def compare(
     patience: Patience = 10,
     batch: Batch = 16,
     lr: Rate = 1e-3,
+    focus: Focus = 0.3,
     sensitivity: Sensitivity = None,
     mirrored: Mirrors = False,
     split_by: By = SplitBy.PATIENT,
@@ -136,6 +140,7 @@ def compare(
             patience=patience,
             batch=batch,
             lr=lr,
+            focus=focus,
             split_by=split_by.value,
             sensitivity=sensitivity,
             mirrored=mirrored,

@@ -84,7 +84,8 @@ def options_of(settings: Settings) -> str:
     return (
         f"--progressive {settings.progressive} --field-of-view-mm {crop.field_of_view_mm:g} --window-level-hu"
         f" {crop.window_level_hu:g} --window-width-hu {crop.window_width_hu:g} --epochs {settings.epochs} --patience"
-        f" {settings.patience} --batch {settings.batch} --lr {settings.lr:g}{extra} --seed {settings.seed}"
+        f" {settings.patience} --batch {settings.batch} --lr {settings.lr:g} --focus {settings.focus:g}{extra}"
+        f" --seed {settings.seed}"
     )
 
 

@@ -159,7 +159,7 @@ def make_record(network: CamNetwork, windows: Windows, split: Split, settings: S
 
 
 def evaluate_test(run: Path) -> RunRecord:
-    """Evaluate a complete run on the test part, once; writes ``predictions.csv`` (validation and test) and ``run.json``.
+    """Evaluate a complete run on test, once; writes ``predictions.csv`` (of validation and test) and ``run.json``.
 
     Parameters
     ----------
@@ -182,7 +182,8 @@ def evaluate_test(run: Path) -> RunRecord:
     network = CamNetwork(record.architecture)
     load_weights(network, run / WEIGHTS)
     windows, split = load_windows(run / WINDOWS), read_split(run)
-    found = np.full(len(split.parts), np.nan)  # training images are not scored again: their figures say nothing of others
+    # Training images are not scored again: what the network makes of them says nothing of others.
+    found = np.full(len(split.parts), np.nan)
     for part in ("val", "test"):
         rows = split.rows(part)
         found[rows] = expit(score(network, windows, rows, settings)[0] / record.temperature)

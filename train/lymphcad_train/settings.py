@@ -39,6 +39,8 @@ class Settings(BaseModel):
         Images in a step.
     lr
         Highest learning rate of AdamW.
+    focus
+        Weight in the loss of `lymphcad_train.focus.stray_share`; 0 for the classification alone.
     mirrored
         Whether the network is served as `lymphcad_train.networks.Mirrored`.
     split_by
@@ -59,6 +61,7 @@ class Settings(BaseModel):
     patience: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=2)]
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    focus: Annotated[float, Field(ge=0, le=10)] = 0.3
     mirrored: bool = False
     split_by: Literal["patient", "image"] = "patient"
     sensitivity: Annotated[float, Field(gt=0, lt=1)] | None = None

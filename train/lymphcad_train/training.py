@@ -24,6 +24,7 @@ from torchmetrics.classification import BinaryAUROC
 from lymphcad.errors import CommandError
 from lymphcad_train.augment import Augment
 from lymphcad_train.data import Samples, collate
+from lymphcad_train.focus import stray_share
 from lymphcad_train.graphs import Preprocess
 from lymphcad_train.networks import as_served
 from lymphcad_train.processes import rank, world_size
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 SELECTION = "val_auroc"
 WEIGHTS = "weights.safetensors"
-_FIELDS = ("epoch", "size", "learning_rate", "loss", "val_auroc", "val_loss", "selected", "seconds")
+_FIELDS = ("epoch", "size", "learning_rate", "loss", "stray", "val_auroc", "val_loss", "selected", "seconds")
 
 
 class DivergedError(CommandError):
@@ -83,7 +84,7 @@ class Training(LightningModule):
         self.log_prior: Tensor
         self.best: Tensor
         self.history: list[dict[str, Any]] = []
-        self.loss = MeanMetric()
+        self.loss, self.stray = MeanMetric(), MeanMetric()
         self.val_loss, self.val_auroc = MeanMetric(), BinaryAUROC()
         self.crops: Augment | Preprocess
         self.started = 0.0
@@ -126,6 +127,7 @@ class Training(LightningModule):
         self.size = self.settings.size_of(self.current_epoch)
         self.crops = Augment(self.settings.preprocess, self.size).to(self.device)
         self.loss.reset()
+        self.stray.reset()
         self.started = time.monotonic()
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
@@ -133,16 +135,19 @@ class Training(LightningModule):
         image, spacing, center, labels = batch
         with torch.autocast(self.device.type, enabled=False):
             crop = self.crops(image, spacing, center)
-        logits = self.network(crop.contiguous(memory_format=torch.channels_last))[0].float()
+        logits, maps = self.network(crop.contiguous(memory_format=torch.channels_last))
+        logits = logits.float()
         aim = torch.stack([1 - labels, labels], dim=1)
         loss = cross_entropy(logits - self.log_prior, aim, self.class_weight, reduction="sum")
         loss = loss / (aim @ self.class_weight).sum()
+        stray = stray_share(maps)
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}: train again with a smaller --lr"
             )
         self.loss.update(loss.detach())
-        return loss
+        self.stray.update(stray.detach())
+        return loss + self.settings.focus * stray
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Clip the gradient; Lightning's own clipping takes no fused optimizer, and that is 8 % of a step."""
@@ -186,6 +191,7 @@ class Training(LightningModule):
             self.size,
             self.optimizers().param_groups[0]["lr"],  # type: ignore[union-attr]
             self.loss.compute().item(),
+            self.stray.compute().item(),
             auroc.item(),
             loss.item(),
             int(selected),
