@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(module: str, *arguments: object) -> dict:
     command = [sys.executable, "-m", f"benchmarks.{module}", "--json", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
     return json.loads(done.stdout)
 
 

@@ -108,6 +108,7 @@ def contents_of(
             "ceiling": _ceiling(cohort),
         },
         "preprocess": record.preprocess.model_dump(),
+        "focus": chosen.focus,
         "networks": [
             {
                 "architecture": name,
@@ -155,7 +156,7 @@ def _network(record: RunRecord) -> dict[str, Any]:
 
 
 def _ceiling(cohort: Path) -> dict[str, float] | None:
-    """Return what ``lymphcad phantom`` has written beside its table, for the very images of the cohort."""
+    """Return what ``lymphcad phantom`` has written beside its table: the ceilings for nodes without end."""
     path = cohort.parent / PHANTOM
     if not path.is_file():
         return None

@@ -250,6 +250,13 @@ def test_the_summary_says_which_network_how_good_and_against_what(comparison, wr
     )
 
 
+@pytest.mark.parametrize("focus", [0.0, 0.3])
+def test_a_heatmap_whose_place_was_asked_for_says_so(comparison, pictures, write, focus):
+    page, _, card = write({**comparison, "focus": focus}, pictures)
+    assert ("evidence away from the node was made costly (weight 0.3 in the loss)" in page.text) == (focus > 0)
+    assert ("evidence away from the node was made costly (weight 0.3 in the loss)" in card) == (focus > 0)
+
+
 @pytest.mark.parametrize("by", ["patient", "table", "image"])
 def test_only_a_split_by_image_warns_that_every_figure_is_inflated(comparison, write, by):
     comparison["cohort"]["split_by"] = by

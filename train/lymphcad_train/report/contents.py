@@ -199,6 +199,8 @@ class Comparison(_Contents):
         When, ISO.
     command, commands
         The one that made the comparison; all that repeat it, in order.
+    focus
+        Weight in the loss of evidence away from the node.
     selected
         Architecture of the chosen network; None if all have failed.
     chosen
@@ -214,6 +216,7 @@ class Comparison(_Contents):
     versions: dict[str, str]
     cohort: Cohort
     preprocess: Preprocess
+    focus: float = 0
     networks: list[Network]
     selected: str | None
     chosen: list[Choice]
