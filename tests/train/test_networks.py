@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lymphcad_train.networks import ARCHITECTURES, PAPER, CamNetwork, as_served, native_size  # noqa: E402
+from lymphcad_train.networks import ARCHITECTURES, PAPER, CamNetwork, as_served, check_size, native_size  # noqa: E402
 from lymphcad_train.weights import start_from  # noqa: E402
 
 from lymphcad.errors import CommandError  # noqa: E402
@@ -65,6 +65,18 @@ def test_imagenet_weights_of_the_edge_candidate_are_those_of_their_package():
     assert torch.equal(state["conv_head.weight"], original["_conv_head.weight"])
     for name, tensor in zip(state, list(original.values())[:-2], strict=True):
         assert torch.equal(state[name], tensor), name
+
+
+@pytest.mark.parametrize(("name", "least"), [("inception_v3", 75), ("vgg16", 32)])
+def test_the_smallest_crop_that_is_allowed_is_the_smallest_that_works(name, least):
+    check_size(name, least)
+    network = CamNetwork(name).eval()
+    with torch.inference_mode():
+        assert torch.isfinite(network(torch.zeros(1, 1, least, least))[0]).all()
+        with pytest.raises(RuntimeError):
+            network(torch.zeros(1, 1, least - 1, least - 1))
+    with pytest.raises(CommandError, match=f"{name} takes crops of {least} pixels a side or more, not {least - 1}"):
+        check_size(name, least - 1)
 
 
 def test_another_network_is_refused():

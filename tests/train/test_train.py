@@ -177,6 +177,8 @@ def test_a_cohort_that_cannot_be_split_is_refused(made_cohort, train_command, tm
         (["--batch", "400"], "give a smaller --batch"),
         (["--epochs", "0"], "--epochs"),
         (["--size", "8"], "--size"),
+        (["--arch", "inception_v3", "--size", "64"], "75 pixels a side or more, not 32"),  # of the progressive epochs
+        (["--arch", "inception_v3", "--size", "64", "--progressive", "0"], "75 pixels a side or more, not 64"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused(train_command, tmp_path, capsys, options, expected):

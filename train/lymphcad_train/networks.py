@@ -127,6 +127,37 @@ class CamNetwork(nn.Module):
         return maps.mean(dim=(2, 3)) + self.bias, maps
 
 
+def check_size(name: str, size: int) -> None:
+    """Refuse a crop that is too small for a network's strides; nothing is computed.
+
+    Parameters
+    ----------
+    name
+        A key of `ARCHITECTURES`.
+    size
+        Side of the crop, pixels.
+
+    Raises
+    ------
+    CommandError
+        With the smallest size that it takes; if there is no such network.
+    """
+    with torch.device("meta"):
+        network = CamNetwork(name).eval()
+
+    def fits(side: int) -> bool:
+        try:
+            network(torch.empty(1, 1, side, side, device="meta"))
+        except RuntimeError:
+            return False
+        return True
+
+    if fits(size):
+        return
+    least = next(side for side in range(size + 1, native_size(name) + 1) if fits(side))
+    raise CommandError(f"{name} takes crops of {least} pixels a side or more, not {size}: give a larger size")
+
+
 class Mirrored(nn.Module):
     """A network that looks four times: at the crop, mirrored in both directions, and with rows and columns exchanged.
 

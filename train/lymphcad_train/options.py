@@ -44,12 +44,13 @@ def make_settings(arch: str, weights: str, crop: Crop, **options: Any) -> Settin
     Raises
     ------
     CommandError
-        If an option is out of range, with its name; if there is no such network or file of weights.
+        If an option is out of range, with its name; if there is no such network or file of weights; if the crop is too
+        small for the network.
     """
     from pydantic import ValidationError
 
     from lymphcad.bundle import Preprocess
-    from lymphcad_train.networks import native_size
+    from lymphcad_train.networks import check_size, native_size
     from lymphcad_train.settings import Settings
     from lymphcad_train.weights import describe
 
@@ -60,11 +61,14 @@ def make_settings(arch: str, weights: str, crop: Crop, **options: Any) -> Settin
             window_width_hu=crop.window_width_hu,
             size=native_size(arch) if crop.size is None else crop.size,
         )
-        return Settings(architecture=arch, weights=describe(weights), preprocess=preprocess, **options)
+        settings = Settings(architecture=arch, weights=describe(weights), preprocess=preprocess, **options)
     except ValidationError as error:
         first = error.errors()[0]
         option = str(first["loc"][-1]).replace("_", "-")
         raise CommandError(f"--{option}: {first['msg']}, and {first['input']} was given") from None
+    for side in {settings.size_of(epoch) for epoch in (0, settings.epochs - 1)}:
+        check_size(arch, side)
+    return settings
 
 
 def command_of(cohort: Path, out: Path, settings: Settings, weights: str) -> str:
