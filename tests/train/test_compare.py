@@ -207,3 +207,23 @@ def test_missing_weights_are_named_together_before_an_epoch(made_cohort, tmp_pat
     said = capsys.readouterr().err
     assert f"the weights of {', '.join(ARCHITECTURES)} cannot be had, and nothing was trained" in said
     assert not (tmp_path / "comparison").exists()
+
+
+def test_after_a_download_that_failed_no_other_is_tried(made_cohort, tmp_path, capsys, monkeypatch):
+    from lymphcad_train import weights
+
+    tried = []
+
+    def offline(name, *, pretrained, **options):
+        if pretrained:
+            tried.append(name)
+            raise ConnectionError
+        return create(name, pretrained=False, **options)
+
+    create = weights.timm.create_model
+    monkeypatch.setattr(weights.timm, "create_model", offline)
+    assert compare(made_cohort, tmp_path / "comparison", "--archs", "paper", weights="imagenet") == 2
+    said = capsys.readouterr().err
+    assert "nothing was trained, and no further download was tried: the ImageNet weights of vgg16 could not be" in said
+    assert len(tried) == 1
+    assert not (tmp_path / "comparison").exists()

@@ -17,7 +17,7 @@ from lymphcad_train.processes import world_size
 from lymphcad_train.record import evaluate_test
 from lymphcad_train.report import write_report
 from lymphcad_train.run import RUN, RunRecord, Started, check_started, read_record, write_text
-from lymphcad_train.weights import IMAGENET, NONE, describe, start_from
+from lymphcad_train.weights import IMAGENET, NONE, DownloadError, describe, start_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,10 +77,17 @@ def weights_of(weights: str, names: Sequence[str]) -> dict[str, str]:
     Raises
     ------
     CommandError
-        One error that names every network whose weights cannot be had.
+        One error that names every network whose weights cannot be had; after a download that failed, which takes
+        most of a minute, the first only.
     """
     found = {name: weights if weights in (IMAGENET, NONE) else _in_folder(Path(weights), name) for name in names}
-    problems = {name: said for name in names if (said := _problem(name, found[name])) is not None}
+    problems: dict[str, CommandError] = {}
+    for name in names:
+        problem = _problem(name, found[name])
+        if isinstance(problem, DownloadError):
+            raise CommandError(f"nothing was trained, and no further download was tried: {problem}")
+        if problem is not None:
+            problems[name] = problem
     if problems:
         raise CommandError(
             f"the weights of {', '.join(problems)} cannot be had, and nothing was trained; of the first:"
@@ -166,13 +173,13 @@ def _in_folder(folder: Path, name: str) -> str:
     return str(checkpoint if checkpoint.is_file() else folder / f"{name}.safetensors")
 
 
-def _problem(name: str, weights: str) -> str | None:
+def _problem(name: str, weights: str) -> CommandError | None:
     """Load a network's first weights, and return what is wrong with them."""
     try:
         describe(weights)
         start_from(CamNetwork(name), weights)
     except CommandError as error:
-        return str(error)
+        return error
     return None
 
 

