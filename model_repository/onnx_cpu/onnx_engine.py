@@ -87,9 +87,18 @@ class _OpenVino:
         self._request = core.compile_model(str(path), "CPU", settings).create_infer_request()
         self._inputs = [value.get_any_name() for value in self._request.model_inputs]
         self._outputs = [value.get_any_name() for value in self._request.model_outputs]
+        # OpenVINO's binding initialises itself in its first call. Two first calls at once wait for each other for ever,
+        # one with the GIL, the other with the initialisation (seen in 2026.4.1), so the first is made here, alone.
+        self.run({value.get_any_name(): _blank(value) for value in self._request.model_inputs})
 
     def run(self, tensors: dict[str, np.ndarray]) -> None:
         answers = self._request.infer(
             {name: tensors[name] for name in self._inputs}, share_inputs=True, share_outputs=True
         )
         tensors.update({name: answers[name] for name in self._outputs})
+
+
+def _blank(wanted: "openvino.ConstOutput") -> np.ndarray:
+    """Return zeros that a graph takes, one where a dimension is free."""
+    shape = [side.get_length() if side.is_static else 1 for side in wanted.get_partial_shape()]
+    return np.zeros(shape, wanted.get_element_type().to_dtype())
