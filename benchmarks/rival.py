@@ -19,16 +19,17 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 
 from benchmarks.window import ENGINES, GRAPHS, engine
+from lymphcad.bundle import Bundle
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-def make_app(folder: Path, precision: str) -> FastAPI:
+def make_app(bundle: Bundle, precision: str) -> FastAPI:
     """Return the server's application."""
     engines: queue.SimpleQueue = queue.SimpleQueue()
     for _ in range(ENGINES):
-        engines.put(engine(folder, GRAPHS, precision))
+        engines.put(engine(bundle, GRAPHS, precision))
     pool = ThreadPoolExecutor(ENGINES)
     app = FastAPI()
 
@@ -68,6 +69,6 @@ def make_app(folder: Path, precision: str) -> FastAPI:
 
 if __name__ == "__main__":
     uvicorn.run(
-        make_app(Path(sys.argv[1]), sys.argv[2]), host="127.0.0.1", port=int(sys.argv[3]), log_level="error",
+        make_app(Bundle(Path(sys.argv[1])), sys.argv[2]), host="127.0.0.1", port=int(sys.argv[3]), log_level="error",
         access_log=False,
     )  # fmt: skip

@@ -170,13 +170,13 @@ def untrained(out: Path, architecture: str, window: dict[str, Any], *, mirrored:
     """Export a network as it is made, in float32 or int8: neither weights nor calibration matter to its speed."""
     import numpy as np
     from lymphcad_export.bundle import Meaning, export_bundle
-    from lymphcad_export.quantize import quantize_cnn
+    from lymphcad_export.quantize import Quantizer
     from lymphcad_train.networks import CamNetwork, as_served
 
     def to_int8(folder: Path) -> dict[str, Any]:
         crops = np.random.default_rng(0).random((16, 1, window["size"], window["size"]), np.float32)
-        quantize_cnn(folder / "cnn.onnx", crops)
-        return {"precision": "int8"}
+        Quantizer(folder / "cnn.fp32.onnx", crops).write(folder / "cnn.int8.onnx")
+        return {"precisions": ["int8"]}
 
     meaning = Meaning("untrained", architecture, threshold=0.5, temperature=1.0, evidence_scale=1.0)
     network = as_served(CamNetwork(architecture), mirrored=mirrored)

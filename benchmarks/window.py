@@ -13,7 +13,7 @@ from lymphcad.geometry import cut_window
 from lymphcad.slice import CtSlice
 
 if TYPE_CHECKING:
-    from lymphcad.bundle import Preprocess
+    from lymphcad.bundle import Bundle, Preprocess
     from lymphcad.geometry import Window
 
 GRAPHS = ["preprocess", "cnn", "cam"]
@@ -43,11 +43,13 @@ def tensors_of(window: Window) -> dict[str, Any]:
     }
 
 
-def engine(folder: Path, graphs: list[str], precision: str) -> Any:
+def engine(bundle: Bundle, graphs: list[str], precision: str) -> Any:
     """Return the engine that the embedded server runs, with one thread, in this process."""
     spec = importlib.util.spec_from_file_location("onnx_engine", MODEL_REPOSITORY / "onnx_cpu" / "onnx_engine.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.Engine(folder, graphs, ["cnn"], threads=1, precision=precision)
+    cnn = bundle.cnn(bundle.manifest.preferred).stem
+    names = [cnn if name == "cnn" else name for name in graphs]
+    return module.Engine(bundle.path, names, [cnn], threads=1, precision=precision)

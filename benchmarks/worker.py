@@ -79,8 +79,8 @@ class Raw:
     """
 
     def __init__(self, bundle: Bundle, precision: str) -> None:
-        self._engines = [engine(bundle.path, GRAPHS, precision) for _ in range(ENGINES)]
-        self._steps = {name: engine(bundle.path, [name], precision) for name in GRAPHS}
+        self._engines = [engine(bundle, GRAPHS, precision) for _ in range(ENGINES)]
+        self._steps = {name: engine(bundle, [name], precision) for name in GRAPHS}
         self._window = sample_window(bundle.manifest.preprocess)
 
     def rates(self, order: dict[str, Any]) -> dict[str, Any]:

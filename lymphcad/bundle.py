@@ -12,9 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lymphcad import RESEARCH_USE_ONLY
 from lymphcad.errors import BundleError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 BUNDLE_JSON = "bundle.json"
-GRAPHS = ("preprocess.onnx", "cnn.onnx", "cam.onnx")
+PREPROCESS, CAM, GOLDEN = "preprocess.onnx", "cam.onnx", "golden.npz"
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
+"""Of the CNN, the one first that a CPU is fastest with."""
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -42,6 +46,24 @@ class Preprocess(_Frozen):
     size: Annotated[int, Field(ge=32, le=1024)]
 
 
+class Tolerance(_Frozen):
+    """How far the golden inputs' outputs may be from those in `GOLDEN` on another machine.
+
+    Attributes
+    ----------
+    probability
+        Largest difference of PROBABILITY.
+    heatmap
+        Mean difference of HEATMAP, grey levels of 255.
+    relative
+        Root mean square difference of CROP, LOGITS or MAPS, over the root mean square of what is expected.
+    """
+
+    probability: _Positive
+    heatmap: _Positive
+    relative: _Positive
+
+
 class Manifest(_Frozen):
     """The contents of ``bundle.json``.
 
@@ -61,8 +83,10 @@ class Manifest(_Frozen):
         Divisor of the logits, fitted on validation.
     threshold
         A probability at or above it is called metastatic; chosen on validation.
-    precision
-        Of the CNN graph.
+    precisions
+        Of the CNN graphs; there is one ``cnn.PRECISION.onnx`` and one ``edge.PRECISION.onnx`` for each.
+    golden
+        Tolerances of the golden inputs by precision, and ``bf16`` where an engine computes in bfloat16.
     training
         Digest and composition of the training cohort, seed, what was chosen when.
     metrics
@@ -73,7 +97,7 @@ class Manifest(_Frozen):
         SHA-256 of every other file.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     architecture: str
     classes: tuple[Literal["benign"], Literal["metastatic"]] = ("benign", "metastatic")
@@ -82,12 +106,18 @@ class Manifest(_Frozen):
     evidence_scale: _Positive
     temperature: _Positive
     threshold: Annotated[float, Field(ge=0, le=1)]
-    precision: Literal["fp32", "fp16", "int8"]
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
+    golden: dict[Literal["fp32", "fp16", "int8", "bf16"], Tolerance]
     training: dict[str, Any]
     metrics: dict[str, Any]
     versions: dict[str, str]
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
     notice: str = RESEARCH_USE_ONLY
+
+    @property
+    def preferred(self) -> Precision:
+        """The precision that is served where none is asked for: the first of `PRECISIONS` that the bundle has."""
+        return next(precision for precision in PRECISIONS if precision in self.precisions)
 
 
 class Bundle:
@@ -97,6 +127,8 @@ class Bundle:
     ----------
     path
         The directory.
+    key
+        File of the public key by whose owner it must be signed; not asked for if None.
 
     Attributes
     ----------
@@ -108,10 +140,12 @@ class Bundle:
     Raises
     ------
     BundleError
-        If a file is missing or changed, or ``bundle.json`` is not of this version.
+        If a file is missing or changed, ``bundle.json`` is not of this version, or the signature is not the key's.
+    CommandError
+        If the key cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: Path | None = None) -> None:
         self.path = path
         try:
             raw = (path / BUNDLE_JSON).read_bytes()
@@ -119,9 +153,16 @@ class Bundle:
             raise BundleError(
                 f"there is no {BUNDLE_JSON} in '{path}': give the directory that `lymphcad export` wrote"
             ) from None
+        if key is not None:
+            # Before anything in it is believed.
+            from lymphcad.signature import SIGNATURE, check_signature, read_public_key
+
+            signature = path / SIGNATURE
+            given = signature.read_bytes() if signature.is_file() else None
+            check_signature(raw, given, read_public_key(key), str(path))
         self.manifest = parse_manifest(raw)
         self.digest = hashlib.sha256(raw).hexdigest()
-        for name in GRAPHS:
+        for name in (PREPROCESS, CAM, GOLDEN, *(_cnn(one) for one in self.manifest.precisions)):
             if name not in self.manifest.files:
                 raise BundleError(f"{BUNDLE_JSON} in '{path}' lists no {name}: export the bundle again")
         for name, expected in self.manifest.files.items():
@@ -134,10 +175,39 @@ class Bundle:
                     " damaged: copy the bundle again"
                 )
 
+    def cnn(self, precision: Precision) -> Path:
+        """Return the file of the CNN graph in a precision.
+
+        Parameters
+        ----------
+        precision
+            One of the manifest's.
+
+        Returns
+        -------
+        Path
+            Its digest was checked.
+
+        Raises
+        ------
+        BundleError
+            If the bundle has no such graph.
+        """
+        if precision not in self.manifest.precisions:
+            raise BundleError(
+                f"the bundle '{self.path}' has its CNN in {', '.join(self.manifest.precisions)}, and {precision} was"
+                f" asked for: export it with --precision {precision}"
+            )
+        return self.path / _cnn(precision)
+
     @property
     def label(self) -> str:
         """What stands in the column ``bundle`` of results: name and the first digits of the digest."""
         return bundle_label(self.manifest, self.digest)
+
+
+def _cnn(precision: str) -> str:
+    return f"cnn.{precision}.onnx"
 
 
 def bundle_label(manifest: Manifest, digest: str) -> str:
@@ -198,7 +268,7 @@ def write_bundle(path: Path, manifest: dict[str, Any]) -> Bundle:
     BundleError
         If a field is missing or out of range.
     """
-    files = {file.name: sha256(file) for file in sorted(path.iterdir()) if file.name != BUNDLE_JSON}
+    files = {file.name: sha256(file) for file in sorted(path.iterdir())}
     value = {"format": FORMAT, **manifest, "files": files, "notice": RESEARCH_USE_ONLY}
     (path / BUNDLE_JSON).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return Bundle(path)

@@ -14,13 +14,14 @@ from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
 import lymphcad
-from lymphcad.errors import InterruptedByUser, LymphcadError
+from lymphcad.errors import InterruptedByUser, LymphcadError, ProofError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 GROUP = "lymphcad.commands"
 WRONG_COMMAND = 2
+PROOF_FAILED = 4
 INTERRUPTED = 130
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "pytriton": "nvidia-pytriton"}
 
@@ -84,7 +85,8 @@ def main(arguments: list[str] | None = None) -> Any:
         app(args=arguments, prog_name="lymphcad")
     except LymphcadError as error:
         _say(str(error))
-        sys.exit(INTERRUPTED if isinstance(error, InterruptedByUser) else WRONG_COMMAND)
+        stopped, failed = isinstance(error, InterruptedByUser), isinstance(error, ProofError)
+        sys.exit(INTERRUPTED if stopped else PROOF_FAILED if failed else WRONG_COMMAND)
     except ModuleNotFoundError as error:
         given = sys.argv[1:] if arguments is None else arguments
         extra = extra_for(error.name or "", next((word for word in given if not word.startswith("-")), ""))

@@ -63,6 +63,10 @@ class BundleError(CommandError):
     """A bundle that is incomplete, of another version, or whose files do not match their digests."""
 
 
+class ProofError(LymphcadError):
+    """What was computed is not what it must be, so nothing came of it (exit code 4)."""
+
+
 class Refusal(LymphcadError):  # noqa: N818 - it is no error of the program's
     """One image or node that is not scored, with the reason code; the rest of the batch goes on.
 

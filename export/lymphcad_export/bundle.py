@@ -1,4 +1,4 @@
-"""Put a bundle together: graphs, then ``bundle.json``, written beside and renamed when complete."""
+"""Put a bundle together: graphs, golden inputs, then ``bundle.json``, written beside and renamed when complete."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from lymphcad_train.graphs import Cam, Preprocess
 
-from lymphcad.bundle import Bundle, write_bundle
+from lymphcad.bundle import BUNDLE_JSON, PRECISIONS, Bundle, Precision, write_bundle
+from lymphcad.bundle import Preprocess as Window
 from lymphcad.errors import CommandError
-from lymphcad_export.onnx_graphs import write_graphs
+from lymphcad.golden import OUTPUTS, TOLERANCES, golden_inputs, write_golden
+from lymphcad.signature import SIGNATURE, read_private_key
+from lymphcad_export.onnx_graphs import cnn_file, edge_file, write_edge, write_graphs
+from lymphcad_export.sbom import SBOM, write_sbom
+from lymphcad_export.scores import SERVED, open_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
 
-_PACKAGES = ("lymphcad", "torch", "timm", "onnx", "onnxscript", "onnxruntime")
+_PACKAGES = ("lymphcad", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nvidia-modelopt")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ def export_bundle(
     window: dict[str, Any],
     meaning: Meaning,
     finish: Callable[[Path], dict[str, Any]] | None = None,
+    sign: Path | None = None,
 ) -> Bundle:
     """Export a network as a bundle with a float32 CNN, or with what `finish` makes of it.
 
@@ -56,8 +62,11 @@ def export_bundle(
     meaning
         The rest.
     finish
-        Given the folder with the float32 graphs before it is a bundle: may change them, proves them, and returns the
-        fields of the manifest that come of it. What it raises leaves no bundle.
+        Given the folder with the float32 graphs before it is a bundle: adds CNNs in other precisions, proves them, and
+        returns the fields of the manifest that come of it, ``precisions`` above all; a CNN in another precision is
+        taken out. What it raises leaves no bundle.
+    sign
+        File of the private key that signs it.
 
     Returns
     -------
@@ -67,8 +76,9 @@ def export_bundle(
     Raises
     ------
     CommandError
-        If the folder exists.
+        If the folder exists, or the key cannot be read.
     """
+    key = None if sign is None else read_private_key(sign)
     if out.exists():
         raise CommandError(f"'{out}' exists: name a new folder for the bundle")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -84,17 +94,47 @@ def export_bundle(
             **asdict(meaning),
             "preprocess": window,
             "map_size": map_size,
-            "precision": "fp32",
+            "precisions": ["fp32"],
             "versions": {name: version(name) for name in _PACKAGES},
         }
         if finish is not None:
             fields |= finish(beside)
+        precisions: list[Precision] = fields["precisions"]
+        _keep(beside, precisions)
+        _write_golden(beside, Window(**window), precisions)
+        fields["golden"] = {
+            name: tolerance.model_dump() for name, tolerance in TOLERANCES.items() if name in {*precisions, "bf16"}
+        }
+        write_sbom(beside / SBOM)
         write_bundle(beside, fields)
+        if key is not None:
+            (beside / SIGNATURE).write_bytes(key.sign((beside / BUNDLE_JSON).read_bytes()))
         beside.chmod(0o755)
         beside.rename(out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return Bundle(out)
+
+
+def _keep(folder: Path, precisions: list[Precision]) -> None:
+    """Leave the CNNs in these precisions only, each with its merged graph."""
+    for precision in PRECISIONS:
+        if precision not in precisions:
+            cnn_file(folder, precision).unlink(missing_ok=True)
+            edge_file(folder, precision).unlink(missing_ok=True)
+        elif not edge_file(folder, precision).is_file():
+            write_edge(folder, precision)
+
+
+def _write_golden(folder: Path, window: Window, precisions: list[Precision]) -> None:
+    """Write the golden inputs, and what the served engine makes of them in each precision."""
+    inputs = golden_inputs(window)
+    outputs, crop = {}, {}
+    for precision in precisions:
+        answer = open_graphs(folder, precision, SERVED)(inputs)
+        outputs[precision] = {name: answer[name] for name in OUTPUTS}
+        crop = {"CROP": answer["CROP"]}
+    write_golden(folder, inputs | crop, outputs)
 
 
 def maps_of(network: nn.Module, size: int) -> tuple[int, int]:

@@ -20,8 +20,7 @@ from lymphcad.bundle import Bundle, bundle_label, sha256
 from lymphcad.errors import CommandError
 from lymphcad.images import ImageFinder
 from lymphcad.tables import read_cohort
-from lymphcad_export.parity import engine_scores
-from lymphcad_export.run import SERVED
+from lymphcad_export.scores import SERVED, engine_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     from lymphcad_train.cohort import Windows
+
+    from lymphcad.bundle import Precision
 
 _AT_ONCE = 256
 """Images whose heatmaps are in memory."""
@@ -41,6 +42,8 @@ class Model:
     ----------
     path
         The folder of either.
+    precision
+        Of a bundle's CNN; the one that it prefers if None.
 
     Attributes
     ----------
@@ -52,10 +55,10 @@ class Model:
     Raises
     ------
     CommandError
-        If it is neither, or damaged.
+        If it is neither, or damaged, or the bundle lacks the precision.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, precision: Precision | None = None) -> None:
         self._path = path
         self._record: RunRecord | None = None
         if (path / RUN).is_file():
@@ -65,6 +68,8 @@ class Model:
             training, self._record = record.training, record
         else:
             bundle = Bundle(path)
+            self._precision = precision or bundle.manifest.preferred
+            bundle.cnn(self._precision)
             self.label = bundle_label(bundle.manifest, bundle.digest)
             self.preprocess, self.threshold = bundle.manifest.preprocess, bundle.manifest.threshold
             training = bundle.manifest.training
@@ -96,14 +101,14 @@ class Model:
                 margins = score(network, windows, rows, read_started(self._path).settings)[0]
                 found.append(expit(margins / self._record.temperature))
             else:
-                found.append(engine_scores(self._path, SERVED, windows, rows.tolist()).probabilities)
+                found.append(engine_scores(self._path, self._precision, SERVED, windows, rows.tolist()).probabilities)
             each(len(rows))
         return np.concatenate(found)
 
 
 def evaluate_cohort(
     cohort: Path,
-    model: Path,
+    judge: Model,
     out: Path,
     *,
     part: str | None,
@@ -119,8 +124,8 @@ def evaluate_cohort(
     ----------
     cohort
         The table.
-    model
-        A bundle's or a run's folder.
+    judge
+        What scores.
     out
         Where the result goes; the probabilities go to the same name with ``.csv``.
     part
@@ -145,7 +150,6 @@ def evaluate_cohort(
     CommandError
         If the table, an image or the model cannot be used, or there is no such part.
     """
-    judge = Model(model)
     rows = read_cohort(cohort)
     if part is not None:
         rows = [row for row in rows if row.split == part]

@@ -1,48 +1,56 @@
-"""The CNN's weights in sixteen bits: half the file, the same float32 arithmetic."""
+"""The CNN in sixteen bits: a strongly typed graph, which TensorRT 10 and 11, ONNX Runtime and OpenVINO all take."""
 
 from __future__ import annotations
 
+import logging
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
-
-from lymphcad.errors import CommandError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
-_SMALLEST = 1024
-"""Elements; smaller tensors (biases, normalisation) stay in float32, for they weigh nothing."""
+    import numpy.typing as npt
+
+POOLING = ("ReduceMean", "GlobalAveragePool", "AveragePool", "Softmax")
+"""Sums over many values, which are the first to lose digits in sixteen bits."""
+_CROPS = 16
+"""Whose activations show which layers would leave the range of float16."""
 
 
-def halve_weights(path: Path) -> None:
-    """Store a float32 graph's weights as float16; engines turn them back into float32 when they load the graph.
+def to_half(source: Path, target: Path, crops: npt.NDArray[np.float32], keep: Sequence[str] = ()) -> None:
+    """Write a float32 CNN graph in float16, with its inputs and outputs in float32.
+
+    By AutoCast of NVIDIA's ModelOpt: layers whose activations would leave the range of float16 stay in float32.
 
     Parameters
     ----------
-    path
-        The graph; overwritten.
-
-    Raises
-    ------
-    CommandError
-        If a weight is too large for float16.
+    source
+        The graph, CROP to LOGITS and MAPS.
+    target
+        The new one.
+    crops
+        float32 [N, 1, S, S], 0..1, of training images only; some of them are run.
+    keep
+        Operators that stay in float32.
     """
-    model = onnx.load(path)
-    casts = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < _SMALLEST:
-            continue
-        values = numpy_helper.to_array(tensor)
-        if np.abs(values).max() > np.finfo(np.float16).max:
-            raise CommandError("a weight is too large for float16: export with --precision fp32")
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
-        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    from modelopt.onnx.autocast import convert_to_mixed_precision
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "crops.npz"
+        np.savez(data, CROP=crops[:_CROPS])
+        for name in ("modelopt.onnx", "modelopt.onnx.autocast"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # each step of it is reported on the terminal otherwise
+        model = convert_to_mixed_precision(
+            onnx_path=str(source),
+            low_precision_type="fp16",
+            keep_io_types=True,
+            calibration_data=str(data),
+            op_types_to_exclude=list(keep) or None,
+        )
+    del model.metadata_props[:]
     onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    target.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,4 +1,4 @@
-"""Write the three graphs as ONNX, with the names, types and dynamic axes of the tensor contract."""
+"""Write the graphs as ONNX, three and the one merged of them, with names, types and axes of the tensor contract."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import onnx
 import torch
+from onnx import compose
 from torch.export import Dim
+
+from lymphcad.bundle import CAM, PREPROCESS, Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +22,7 @@ OPSET = 20
 
 
 def write_graphs(directory: Path, preprocess: Preprocess, network: nn.Module, cam: Cam, size: int) -> tuple[int, int]:
-    """Export preprocess.onnx, cnn.onnx (float32) and cam.onnx.
+    """Export preprocess, CNN (float32) and CAM.
 
     Parameters
     ----------
@@ -39,7 +42,7 @@ def write_graphs(directory: Path, preprocess: Preprocess, network: nn.Module, ca
     image = torch.zeros(2, 96, 128, dtype=torch.int16)
     pair = torch.full((2, 2), 48.0)
     _export(
-        directory / "preprocess.onnx",
+        directory / PREPROCESS,
         preprocess,
         {"image": image, "spacing_mm": pair / 96, "center": pair},
         ["IMAGE", "SPACING_MM", "CENTER"],
@@ -48,11 +51,11 @@ def write_graphs(directory: Path, preprocess: Preprocess, network: nn.Module, ca
          "spacing_mm": {0: batch}, "center": {0: batch}},
     )  # fmt: skip
     crop = torch.zeros(2, 1, size, size)
-    _export(directory / "cnn.onnx", network, {"crop": crop}, ["CROP"], ["LOGITS", "MAPS"], {"crop": {0: batch}})
+    _export(cnn_file(directory, "fp32"), network, {"crop": crop}, ["CROP"], ["LOGITS", "MAPS"], {"crop": {0: batch}})
     with torch.inference_mode():
         logits, maps = network(crop)
     _export(
-        directory / "cam.onnx",
+        directory / CAM,
         cam,
         {"logits": logits.clone(), "maps": maps.clone()},
         ["LOGITS", "MAPS"],
@@ -60,6 +63,41 @@ def write_graphs(directory: Path, preprocess: Preprocess, network: nn.Module, ca
         {"logits": {0: batch}, "maps": {0: batch}},
     )
     return int(maps.shape[2]), int(maps.shape[3])
+
+
+def cnn_file(directory: Path, precision: Precision) -> Path:
+    """Return the file of the CNN in a precision, in a folder that is to become a bundle."""
+    return directory / f"cnn.{precision}.onnx"
+
+
+def edge_file(directory: Path, precision: Precision) -> Path:
+    """Return the file of the merged graph, likewise."""
+    return directory / f"edge.{precision}.onnx"
+
+
+def write_edge(directory: Path, precision: Precision) -> None:
+    """Merge preprocess, CNN and CAM into one graph, IMAGE, SPACING_MM and CENTER to PROBABILITY and HEATMAP.
+
+    Parameters
+    ----------
+    directory
+        With the three.
+    precision
+        Of the CNN that is taken.
+    """
+    parts = {"preprocess": PREPROCESS, "cnn": cnn_file(directory, precision).name, "cam": CAM}
+    # What is within a graph gets its name as a prefix; the contract's tensors keep theirs.
+    models = [onnx.load(directory / file) for file in parts.values()]
+    version = max(model.ir_version for model in models)
+    for name, model in zip(parts, models, strict=True):
+        del model.graph.value_info[:]  # it may name outputs, which would then be renamed
+        model.ir_version = version
+        compose.add_prefix(model, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
+    merged = compose.merge_models(models[0], models[1], [("CROP", "CROP")])
+    merged = compose.merge_models(merged, models[2], [("LOGITS", "LOGITS"), ("MAPS", "MAPS")])
+    merged.graph.name = "edge"
+    onnx.checker.check_model(merged)
+    edge_file(directory, precision).write_bytes(merged.SerializeToString(deterministic=True))
 
 
 def _export(

@@ -1,13 +1,16 @@
 """``lymphcad repository`` and ``lymphcad serve``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from lymphcad_serve.assets import DEMO_BUNDLE
 from lymphcad_serve.target import Target
 
+Precision = Literal["fp32", "fp16", "int8"]  # as in lymphcad.bundle, whose import would slow `lymphcad --help`
+_KEY = "Public key (Ed25519, PEM) by whose owner the bundle must be signed."
+_PRECISION = "Of the CNN, on a CPU; the bundle's own choice if not given."
 _BF16 = "Compute the CNN's floating-point layers in bfloat16: faster where the CPU has it, less exact."
 
 
@@ -16,13 +19,15 @@ def repository(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     target: Annotated[Target, typer.Option(help="The server that will load it.")] = Target.EMBEDDED,
     plan: Annotated[Path | None, typer.Option(help="For gpu: the TensorRT plan of the CNN.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help=_PRECISION)] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help=_BF16)] = False,
+    key: Annotated[Path | None, typer.Option(help=_KEY)] = None,
 ) -> None:
     """Write a complete Triton model repository from a bundle."""
     from lymphcad.bundle import Bundle
     from lymphcad_serve.repository import write_repository
 
-    write_repository(Bundle(bundle), out, target, plan, bf16=bf16)
+    write_repository(Bundle(bundle, key), out, target, plan, precision=precision, bf16=bf16)
     typer.echo(f"tritonserver --model-repository={out}")
 
 
@@ -31,7 +36,9 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="Port of gRPC, on loopback.")] = 8001,
     http_port: Annotated[int, typer.Option(help="Port of HTTP, on loopback.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="Port of the metrics, on loopback.")] = 8002,
+    precision: Annotated[Precision | None, typer.Option(help=_PRECISION)] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help=_BF16)] = False,
+    key: Annotated[Path | None, typer.Option(help=_KEY)] = None,
 ) -> None:
     """Start Triton on this machine's loopback with a bundle; Ctrl-C stops it."""
     import signal
@@ -52,10 +59,10 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts its background jobs with SIGINT ignored
         signal.signal(number, stop)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    served = Bundle(bundle)
+    served = Bundle(bundle, key)
     with tempfile.TemporaryDirectory(prefix="lymphcad-repository-") as folder:
         models = Path(folder) / "models"
-        write_repository(served, models, Target.EMBEDDED, bf16=bf16)
+        write_repository(served, models, Target.EMBEDDED, precision=precision, bf16=bf16)
         try:
             with console.status("Starting tritonserver"):
                 server = Server(models, Ports(grpc_port, http_port, metrics_port))

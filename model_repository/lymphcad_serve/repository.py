@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from lymphcad.bundle import BUNDLE_JSON, Bundle
+from lymphcad.bundle import BUNDLE_JSON, CAM, GOLDEN, PREPROCESS, Bundle, Precision, sha256
 from lymphcad.errors import CommandError
+from lymphcad.golden import read_golden
 from lymphcad_serve.assets import MODEL_REPOSITORY
 from lymphcad_serve.target import Target as Target
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 ENSEMBLE = "lymph_node"
 _STEPS = ("preprocess", "cnn", "cam")
 _VERSION = "1"
+_MADE_BY = {"preprocess": ["CROP"], "cnn": ["LOGITS", "MAPS"], "cam": ["PROBABILITY", "HEATMAP"]}
 _CODE = ("model.py", "onnx_engine.py")
 
 
@@ -31,7 +34,13 @@ _CONFIGS = {
 
 
 def write_repository(
-    bundle: Bundle, out: Path, target: Target, plan: Path | None = None, *, bf16: bool = False
+    bundle: Bundle,
+    out: Path,
+    target: Target,
+    plan: Path | None = None,
+    *,
+    precision: Precision | None = None,
+    bf16: bool = False,
 ) -> None:
     """Write everything that ``tritonserver --model-repository=OUT`` loads, with no other file of ours needed.
 
@@ -45,13 +54,17 @@ def write_repository(
         The kind of server.
     plan
         For ``gpu``: the TensorRT plan of the CNN, built on the GPU type that serves it.
+    precision
+        Of the CNN, for CPUs; the bundle's preferred one if None.
     bf16
         Whether the CNN's floating-point layers are computed in bfloat16, else in float32; for CPUs.
 
     Raises
     ------
     CommandError
-        If the folder has something in it, the plan is missing, or bfloat16 is asked of a GPU.
+        If the folder has something in it, the plan is missing, or a precision is asked of a GPU.
+    BundleError
+        If the bundle lacks the precision.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CommandError(f"'{out}' is not an empty folder: name a new one for the repository")
@@ -60,24 +73,31 @@ def write_repository(
             "the target gpu serves a TensorRT plan, and none was given: build it on the server's own GPU from the"
             " bundle's cnn.onnx and name it with --plan"
         )
-    if target is Target.GPU and bf16:
-        raise CommandError("the target gpu computes as its TensorRT plan was built: leave --bf16 out")
+    if target is Target.GPU and (bf16 or precision is not None):
+        raise CommandError("the target gpu computes as its TensorRT plan was built: leave --bf16 and --precision out")
+    taken: Precision = precision or ("fp16" if target is Target.GPU else bundle.manifest.preferred)
+    graphs = {"preprocess": bundle.path / PREPROCESS, "cnn": bundle.cnn(taken), "cam": bundle.path / CAM}
     single = target is Target.EMBEDDED
     for model in (ENSEMBLE,) if single else (*_STEPS, ENSEMBLE):
         config = _config(bundle, model, target)
-        _set_precision(config, bundle, bf16=bf16)
+        _set_precision(config, taken, bf16=bf16)
         version = out / model / _VERSION
         version.mkdir(parents=True)
-        (out / model / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
         if config.backend == "python":
             for file in _CODE:
                 shutil.copyfile(MODEL_REPOSITORY / "onnx_cpu" / file, version / file)
             for name in config.parameters["graphs"].string_value.split(","):
-                shutil.copyfile(bundle.path / f"{name}.onnx", version / f"{name}.onnx")
+                shutil.copyfile(graphs[name], version / f"{name}.onnx")
+            _write_golden(version / GOLDEN, config, bundle, taken, bf16=bf16)
+            digests = {
+                file.name: sha256(file) for file in sorted(version.iterdir()) if file.suffix in (".onnx", ".npz")
+            }
+            config.parameters["sha256"].string_value = ",".join(f"{name}:{digest}" for name, digest in digests.items())
         elif config.platform == "tensorrt_plan" and plan is not None:
             shutil.copyfile(plan, version / "model.plan")
         elif model in _STEPS:
-            shutil.copyfile(bundle.path / f"{model}.onnx", version / "model.onnx")
+            shutil.copyfile(graphs[model], version / "model.onnx")
+        (out / model / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
 
 
 def _config(bundle: Bundle, model: str, target: Target) -> model_config_pb2.ModelConfig:
@@ -98,12 +118,24 @@ def _config(bundle: Bundle, model: str, target: Target) -> model_config_pb2.Mode
     return config
 
 
-def _set_precision(config: model_config_pb2.ModelConfig, bundle: Bundle, *, bf16: bool) -> None:
+def _write_golden(
+    path: Path, config: model_config_pb2.ModelConfig, bundle: Bundle, precision: Precision, *, bf16: bool
+) -> None:
+    """Write the golden inputs of one model, what its graphs make of them, and the tolerances as onnx_cpu takes them."""
+    golden = read_golden(bundle, precision)
+    tolerance = bundle.manifest.golden["bf16" if bf16 else precision]
+    graphs = config.parameters["graphs"].string_value.split(",")
+    names = [*(tensor.name for tensor in config.input), *(name for graph in graphs for name in _MADE_BY[graph])]
+    limits = np.array([tolerance.probability, tolerance.heatmap, tolerance.relative])
+    np.savez_compressed(path, tolerance=limits, **{name: golden[name] for name in names})
+
+
+def _set_precision(config: model_config_pb2.ModelConfig, precision: Precision, *, bf16: bool) -> None:
     """Say in which precision a model computes: left to itself, OpenVINO takes bfloat16 wherever the CPU has it."""
     if config.backend == "python":
         config.parameters["precision"].string_value = "bf16" if bf16 else "f32"
     elif config.backend == "openvino" and bf16:
         config.parameters["HINT_BF16"].string_value = "YES"
-    elif config.backend == "openvino" and bundle.manifest.precision != "int8":
+    elif config.backend == "openvino" and precision != "int8":
         # Triton's openvino backend has no parameter that says float32; ONNX Runtime is as fast on it.
         config.backend = "onnxruntime"

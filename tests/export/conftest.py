@@ -11,14 +11,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def bundles(trained_run, tmp_path_factory) -> Path:
-    """Return the folder of two bundles of the trained run, ``fp32`` and ``int8``; the second has a model card."""
+def exported(trained_run, tmp_path_factory) -> Path:
+    """Return a bundle of the trained run in all precisions, with a model card."""
     folder = tmp_path_factory.mktemp("exported")
     card = folder / "card.md"
     card.write_text("# A card\n")
-    for precision in ("fp32", "int8"):
-        options = ["--name", "made", *(["--card", str(card)] if precision == "int8" else [])]
-        with pytest.raises(SystemExit) as ended:
-            main(["export", str(trained_run), "--out", str(folder / precision), "--precision", precision, *options])
-        assert not ended.value.code
-    return folder
+    options = ["--precision", "fp32,fp16,int8", "--name", "made", "--card", str(card)]
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(trained_run), "--out", str(folder / "bundle"), *options])
+    assert not ended.value.code
+    return folder / "bundle"

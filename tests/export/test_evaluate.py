@@ -25,8 +25,8 @@ def evaluate(cohort, out, *options):
 
 
 @pytest.fixture
-def bundle(bundles):
-    return bundles / "fp32"
+def bundle(exported):
+    return exported
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def with_lesions(made_cohort, tmp_path):
 
 def test_a_run_and_its_bundle_are_worth_the_same(trained_run, bundle, made_cohort, tmp_path, capsys):
     assert evaluate(made_cohort, tmp_path / "run.json", "--run", trained_run) == 0
-    assert evaluate(made_cohort, tmp_path / "bundle.json", "--bundle", bundle) == 0
+    assert evaluate(made_cohort, tmp_path / "bundle.json", "--bundle", bundle, "--precision", "fp32") == 0
     assert "figures on its training and validation images are inflated" in capsys.readouterr().err
     run, other = (json.loads((tmp_path / name).read_text()) for name in ("run.json", "bundle.json"))
     assert set(run) >= KEYS
@@ -76,12 +76,13 @@ def test_figures_a_lesion(with_lesions, bundle, tmp_path, capsys):
     assert "size_baseline_auroc_lesion" in found
 
 
-def test_commands_that_are_wrong(made_cohort, bundle, trained_run, tmp_path, capsys):
+def test_commands_that_are_wrong(made_cohort, bundle, probe_bundle, trained_run, tmp_path, capsys):
     for options, expected in (
         ([], "give one of them"),
         (["--run", trained_run, "--bundle", bundle], "give one of them"),
         (["--bundle", bundle, "--part", "test"], "no rows with split test"),
         (["--bundle", tmp_path / "none"], "none"),
+        (["--bundle", probe_bundle.path, "--precision", "int8"], "has its CNN in fp32, and int8 was asked for"),
     ):
         assert evaluate(made_cohort, tmp_path / "out.json", *options) == 2
         assert expected in capsys.readouterr().err

@@ -17,7 +17,7 @@ from lymphcad.geometry import cut_window
 torch = pytest.importorskip("torch")
 
 from lymphcad_export.bundle import Meaning, export_bundle  # noqa: E402
-from lymphcad_export.quantize import quantize_cnn  # noqa: E402
+from lymphcad_export.quantize import Quantizer  # noqa: E402
 from lymphcad_train.graphs import Cam, Preprocess, Whole  # noqa: E402
 
 pytestmark = [pytest.mark.server, pytest.mark.torch]
@@ -84,8 +84,8 @@ def test_served_answer_is_torchs(tmp_path, nodes, network, crops, window, precis
     def finish(folder):
         if precision != "int8":
             return {}
-        quantize_cnn(folder / "cnn.onnx", crops)
-        return {"precision": "int8"}
+        Quantizer(folder / "cnn.fp32.onnx", crops).write(folder / "cnn.int8.onnx")
+        return {"precisions": ["int8"]}
 
     meaning = Meaning(precision, "small", threshold=0.5, temperature=1.0, evidence_scale=SCALE)
     bundle = export_bundle(tmp_path / "bundle", network, window, meaning, finish)

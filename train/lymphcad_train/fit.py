@@ -148,7 +148,7 @@ def train(
             "minutes": round(sum(row["seconds"] for row in module.history) / 60, 1),
         },
         {name: version(name) for name in _PACKAGES},
-        sha256(out / WEIGHTS),
+        out,
     )
     write_json(out / RUN, record)
     return record

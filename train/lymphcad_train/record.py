@@ -10,6 +10,7 @@ import torch
 from scipy.special import expit
 from torch.utils.data import DataLoader
 
+from lymphcad.bundle import sha256
 from lymphcad.errors import CommandError
 from lymphcad_train import augment
 from lymphcad_train import settings as constants
@@ -20,6 +21,7 @@ from lymphcad_train.networks import CamNetwork, as_served
 from lymphcad_train.run import (
     PREDICTIONS,
     RUN,
+    SPLIT,
     WINDOWS,
     RunRecord,
     read_record,
@@ -71,7 +73,7 @@ class Made:
         command: str,
         progress: dict[str, Any],
         versions: dict[str, str],
-        weights_sha256: str,
+        run: Path,
     ) -> RunRecord:
         """Return it as it stands in ``run.json``."""
         chosen = self.settings
@@ -109,7 +111,8 @@ class Made:
             training=training,
             metrics=self.metrics,
             versions=versions,
-            weights_sha256=weights_sha256,
+            weights_sha256=sha256(run / WEIGHTS),
+            data_sha256={name: sha256(run / name) for name in (WINDOWS, SPLIT)},
         )
 
 

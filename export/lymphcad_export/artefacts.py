@@ -1,0 +1,88 @@
+"""The CNN in each precision, made and proven; where a proof fails, what costs most stays in higher precision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lymphcad_export.half import POOLING, to_half
+from lymphcad_export.onnx_graphs import cnn_file, write_edge
+from lymphcad_export.quantize import Quantizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from lymphcad.bundle import Precision
+    from lymphcad_export.proof import Prover
+
+
+def make_proven(
+    precision: Precision,
+    prover: Prover,
+    crops: npt.NDArray[np.float32],
+    aside: Path,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Make the CNN and the merged graph of a precision, and prove them.
+
+    Parameters
+    ----------
+    precision
+        Of the CNN.
+    prover
+        Its folder has the graphs in float32.
+    crops
+        float32 [N, 1, S, S], 0..1, of training images only.
+    aside
+        Where a failure's pictures go.
+    say
+        Told what is going on.
+
+    Returns
+    -------
+    dict of str to Any
+        What stayed in higher precision.
+
+    Raises
+    ------
+    ParityError
+        If nothing that could be tried holds the limits; the pictures are of what was tried last.
+    """
+    broken: list[str] = []
+    attempts = {"fp32": _as_it_is, "fp16": _half, "int8": _quantized}[precision](prover.folder, crops)
+    for kept in attempts:
+        if broken:
+            say(f"{broken[0]}: trying with {kept['in_words']} in higher precision")
+        write_edge(prover.folder, precision)
+        broken = prover.broken(precision)
+        if not broken:
+            return {name: value for name, value in kept.items() if name != "in_words"}
+    raise prover.refuse(precision, broken, aside)
+
+
+def _as_it_is(folder: Path, crops: npt.NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+    del folder, crops
+    yield {}
+
+
+def _half(folder: Path, crops: npt.NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+    """Convert everything to float16, then everything but sums over many values."""
+    for kept in ((), POOLING):
+        to_half(cnn_file(folder, "fp32"), cnn_file(folder, "fp16"), crops, kept)
+        yield {"operators_in_float32": list(kept), "in_words": "pooling"}
+
+
+def _quantized(folder: Path, crops: npt.NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+    """Quantize all convolutions, then leave 1, 2, 4, ... of the costliest in float32, up to half of them."""
+    quantizer = Quantizer(cnn_file(folder, "fp32"), crops)
+    order: list[str] = []
+    count = 0
+    while count <= len(quantizer.convolutions) // 2:
+        quantizer.write(cnn_file(folder, "int8"), order[:count])
+        words = f"the {count} costliest convolutions" if count > 1 else "the costliest convolution"
+        yield {"convolutions_in_float32": order[:count], "of": len(quantizer.convolutions), "in_words": words}
+        order = order or quantizer.by_cost()  # reached only where the proof failed
+        count = max(1, 2 * count)

@@ -1,0 +1,132 @@
+"""Golden inputs: a few windows that travel in the bundle with the outputs that its graphs must give for them.
+
+A server or a runner that gives others computes wrongly, whatever its digests say: another instruction set that
+saturates, a driver, a fusion, a plan of another graph.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lymphcad.bundle import GOLDEN, Precision, Tolerance
+from lymphcad.errors import ProofError
+from lymphcad.geometry import cut_window
+from lymphcad.phantom.sample import sample_nodes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from lymphcad.bundle import Bundle, Preprocess
+
+    Arrays = dict[str, npt.NDArray[Any]]
+
+INPUTS = ("IMAGE", "SPACING_MM", "CENTER", "CROP")
+OUTPUTS = ("LOGITS", "MAPS", "PROBABILITY", "HEATMAP")
+TOLERANCES = {
+    "fp32": Tolerance(probability=0.002, heatmap=1.0, relative=0.002),
+    "fp16": Tolerance(probability=0.01, heatmap=2.0, relative=0.02),
+    "int8": Tolerance(probability=0.05, heatmap=6.0, relative=0.15),
+    "bf16": Tolerance(probability=0.05, heatmap=6.0, relative=0.15),
+}
+"""Written into each bundle, and read from there. Engines add in another order, and in eight bits a value next to a
+step lands on either side of it: that much is no fault."""
+_COUNT, _SEED = 4, 20260102
+
+
+class GoldenError(ProofError):
+    """Graphs do not give the golden outputs on this machine."""
+
+
+def golden_inputs(preprocess: Preprocess) -> Arrays:
+    """Return windows of phantom nodes.
+
+    Parameters
+    ----------
+    preprocess
+        Of the bundle.
+
+    Returns
+    -------
+    dict of str to array
+        IMAGE int16 [4, h, w], SPACING_MM float32 [4, 2], CENTER float32 [4, 2].
+    """
+    windows = [cut_window(*node, preprocess.field_of_view_mm, preprocess.size) for node in sample_nodes(_COUNT, _SEED)]
+    return {
+        "IMAGE": np.stack([window.image for window in windows]),
+        "SPACING_MM": np.array([window.spacing_mm for window in windows], np.float32),
+        "CENTER": np.array([window.center for window in windows], np.float32),
+    }
+
+
+def write_golden(folder: Path, inputs: Arrays, outputs: dict[Precision, Arrays]) -> None:
+    """Write `GOLDEN` into a folder.
+
+    Parameters
+    ----------
+    folder
+        That is to become a bundle.
+    inputs
+        `INPUTS`.
+    outputs
+        `OUTPUTS` in each precision.
+    """
+    named = {f"{name}.{precision}": value for precision, made in outputs.items() for name, value in made.items()}
+    np.savez_compressed(folder / GOLDEN, **inputs, **named)
+
+
+def read_golden(bundle: Bundle, precision: Precision) -> Arrays:
+    """Return `INPUTS` and `OUTPUTS` of a bundle in a precision, by their names."""
+    with np.load(bundle.path / GOLDEN, allow_pickle=False) as stored:
+        found = {name: stored[name] for name in INPUTS}
+        return found | {name: stored[f"{name}.{precision}"] for name in OUTPUTS}
+
+
+def check_golden(found: Arrays, expected: Arrays, tolerance: Tolerance, who: str) -> None:
+    """Refuse outputs that are too far from the golden ones.
+
+    Parameters
+    ----------
+    found
+        Some of CROP and `OUTPUTS`.
+    expected
+        At least those.
+    tolerance
+        Of the precision that computed them.
+    who
+        Computed them, for the message.
+
+    Raises
+    ------
+    GoldenError
+        With the figure and the limit; also if a shape differs or a number is not finite.
+    """
+    for name, value in found.items():
+        wanted = expected[name]
+        if value.shape != wanted.shape:
+            raise GoldenError(
+                f"{who} gives {name} as {list(value.shape)} for the golden inputs, and {list(wanted.shape)} was"
+                " expected: export the bundle again, or use the versions that it names"
+            )
+        distance, limit = _distance(name, value.astype(np.float64), wanted.astype(np.float64), tolerance)
+        if not distance <= limit:  # a NaN is refused too
+            raise GoldenError(
+                f"{who} does not compute what the bundle was proven with: {name} of the golden inputs is off by"
+                f" {distance:.3g}, and at most {limit:g} is accepted; use the versions that bundle.json names, or"
+                " export the bundle here"
+            )
+
+
+def _distance(
+    name: str, found: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64], tolerance: Tolerance
+) -> tuple[float, float]:
+    """Return how far an output is off, and how far it may be."""
+    if name == "PROBABILITY":
+        return float(np.abs(found - wanted).max()), tolerance.probability
+    if name == "HEATMAP":
+        return float(np.abs(found - wanted).mean()), tolerance.heatmap
+    size = float(np.sqrt(np.mean(wanted**2)))
+    return float(np.sqrt(np.mean((found - wanted) ** 2))) / max(size, 1e-6), tolerance.relative
