@@ -87,6 +87,9 @@ class TritonScorer:
     ----------
     manifest, digest
         Of the bundle that the server says it serves.
+    cnn_precision, computed_in
+        Of the bundle's CNN graphs the one that is served, and the precision whose tolerance the server's answers keep:
+        the same, or ``bf16``.
 
     Raises
     ------
@@ -108,7 +111,7 @@ class TritonScorer:
         self._shares_memory = host in _LOOPBACK and os.path.isdir(_SHARED_MEMORY)  # noqa: PTH112
         try:
             self._check_ready()
-            self.manifest, self.digest = self._served_bundle()
+            self.manifest, self.digest, self.cnn_precision, self.computed_in = self._served_bundle()
             if bundle_digest is not None and bundle_digest != self.digest:
                 raise ServerError(
                     Reason.OTHER_BUNDLE,
@@ -212,11 +215,12 @@ class TritonScorer:
                 f"the server at {self._address} has the model '{MODEL}' but it is not ready: wait, or see its log",
             )
 
-    def _served_bundle(self) -> tuple[Any, str]:
+    def _served_bundle(self) -> tuple[Any, str, Any, Any]:
         config = self._ask(self._stub.ModelConfig, messages.ModelConfigRequest(name=MODEL)).config
         raw = config.parameters["bundle_json"].string_value.encode()
+        precisions = (config.parameters[name].string_value for name in ("cnn_precision", "computed_in"))
         try:
-            return parse_manifest(raw), hashlib.sha256(raw).hexdigest()
+            return parse_manifest(raw), hashlib.sha256(raw).hexdigest(), *precisions
         except BundleError:
             raise ServerError(
                 Reason.OTHER_BUNDLE,

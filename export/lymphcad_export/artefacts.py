@@ -55,7 +55,7 @@ def make_proven(
     attempts = {"fp32": _as_it_is, "fp16": _half, "int8": _quantized}[precision](prover.folder, crops)
     for kept in attempts:
         if broken:
-            say(f"{broken[0]}: trying with {kept['in_words']} in higher precision")
+            say(f"{broken[0]}: trying with {kept['in_words']} in float32")
         write_edge(prover.folder, precision)
         broken = prover.broken(precision)
         if not broken:
@@ -76,13 +76,14 @@ def _half(folder: Path, crops: npt.NDArray[np.float32]) -> Iterator[dict[str, An
 
 
 def _quantized(folder: Path, crops: npt.NDArray[np.float32]) -> Iterator[dict[str, Any]]:
-    """Quantize all convolutions, then leave 1, 2, 4, ... of the costliest in float32, up to half of them."""
+    """Quantize all convolutions, then leave the costliest 1, 2, 4, ... groups of them in float32, up to half."""
     quantizer = Quantizer(cnn_file(folder, "fp32"), crops)
-    order: list[str] = []
+    groups: list[list[str]] = []
     count = 0
-    while count <= len(quantizer.convolutions) // 2:
-        quantizer.write(cnn_file(folder, "int8"), order[:count])
-        words = f"the {count} costliest convolutions" if count > 1 else "the costliest convolution"
-        yield {"convolutions_in_float32": order[:count], "of": len(quantizer.convolutions), "in_words": words}
-        order = order or quantizer.by_cost()  # reached only where the proof failed
+    while count <= len(groups) // 2:
+        kept = [name for group in groups[:count] for name in group]
+        quantizer.write(cnn_file(folder, "int8"), kept)
+        words = f"the {len(kept)} costliest of {len(quantizer.convolutions)} convolutions"
+        yield {"convolutions_in_float32": kept, "of": len(quantizer.convolutions), "in_words": words}
+        groups = groups or quantizer.by_cost()  # reached only where the proof failed
         count = max(1, 2 * count)

@@ -1,4 +1,4 @@
-"""``lymphcad repository`` and ``lymphcad serve``."""
+"""``lymphcad repository``, ``lymphcad serve`` and ``lymphcad verify``."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -73,3 +73,42 @@ def serve(
                 raise ServerError(Reason.SERVER_AWAY, "tritonserver stopped by itself: start it again")
         except KeyboardInterrupt:
             console.print("Stopped.")
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="A bundle, or a repository made of one.")],
+    key: Annotated[Path | None, typer.Option(help=_KEY)] = None,
+    server: Annotated[str | None, typer.Option(help="Also have this server (grpc://host:port) score them.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print what holds as JSON.")] = False,
+) -> None:
+    """Check digests and signature, and score the golden inputs again; exit code 4 if something does not hold."""
+    import json
+    from dataclasses import asdict, replace
+
+    from rich.console import Console
+
+    from lymphcad import RESEARCH_USE_ONLY
+    from lymphcad.bundle import Bundle
+    from lymphcad.errors import BundleError, CommandError, ProofError
+    from lymphcad_serve.repository import ENSEMBLE
+    from lymphcad_serve.verify import verify_bundle, verify_repository, verify_server
+
+    is_repository = (path / ENSEMBLE).is_dir()
+    if is_repository and (key is not None or server is not None):
+        raise CommandError("--key and --server go with a bundle: name the one that the repository was written from")
+    try:
+        found = verify_repository(path) if is_repository else verify_bundle(path, key)
+        if server is not None:
+            found = replace(found, golden=(*found.golden, verify_server(Bundle(path), server)))
+    except BundleError as error:
+        raise ProofError(str(error)) from None
+    if json_output:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{found.label}: {found.files} files are as they were made.", markup=False)
+    console.print(f"The golden inputs give what they gave: {', '.join(found.golden) or 'none could be run here'}.")
+    others = {name: pair for name, pair in found.versions.items() if pair[0] != pair[1]}
+    for name, (then, here) in others.items():
+        console.print(f"Made with {name} {then}; here is {here or 'none'}.")
+    console.print(f"{RESEARCH_USE_ONLY}.")

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENSEMBLE = "lymph_node"
-_STEPS = ("preprocess", "cnn", "cam")
-_VERSION = "1"
+STEPS = ("preprocess", "cnn", "cam")
+VERSION = "1"
 _MADE_BY = {"preprocess": ["CROP"], "cnn": ["LOGITS", "MAPS"], "cam": ["PROBABILITY", "HEATMAP"]}
-_CODE = ("model.py", "onnx_engine.py")
+CODE = ("model.py", "onnx_engine.py")
 
 
 _CONFIGS = {
@@ -78,13 +78,16 @@ def write_repository(
     taken: Precision = precision or ("fp16" if target is Target.GPU else bundle.manifest.preferred)
     graphs = {"preprocess": bundle.path / PREPROCESS, "cnn": bundle.cnn(taken), "cam": bundle.path / CAM}
     single = target is Target.EMBEDDED
-    for model in (ENSEMBLE,) if single else (*_STEPS, ENSEMBLE):
+    for model in (ENSEMBLE,) if single else (*STEPS, ENSEMBLE):
         config = _config(bundle, model, target)
         _set_precision(config, taken, bf16=bf16)
-        version = out / model / _VERSION
+        if model == ENSEMBLE:
+            config.parameters["cnn_precision"].string_value = taken
+            config.parameters["computed_in"].string_value = "bf16" if bf16 else taken
+        version = out / model / VERSION
         version.mkdir(parents=True)
         if config.backend == "python":
-            for file in _CODE:
+            for file in CODE:
                 shutil.copyfile(MODEL_REPOSITORY / "onnx_cpu" / file, version / file)
             for name in config.parameters["graphs"].string_value.split(","):
                 shutil.copyfile(graphs[name], version / f"{name}.onnx")
@@ -95,7 +98,7 @@ def write_repository(
             config.parameters["sha256"].string_value = ",".join(f"{name}:{digest}" for name, digest in digests.items())
         elif config.platform == "tensorrt_plan" and plan is not None:
             shutil.copyfile(plan, version / "model.plan")
-        elif model in _STEPS:
+        elif model in STEPS:
             shutil.copyfile(graphs[model], version / "model.onnx")
         (out / model / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
 

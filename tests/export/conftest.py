@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,3 +25,29 @@ def exported(trained_run, tmp_path_factory) -> Path:
         main(["export", str(trained_run), "--out", str(folder / "bundle"), *options])
     assert not ended.value.code
     return folder / "bundle"
+
+
+@pytest.fixture(scope="session")
+def network_bundles(made_cohort, tmp_path_factory) -> dict[str, Path]:
+    """Return a bundle of every network, float16 and int8, each trained a little; two at a time, a thread each."""
+    from lymphcad_train.networks import ARCHITECTURES
+
+    folder = tmp_path_factory.mktemp("networks")
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+    def lymphcad(*arguments: object) -> None:
+        command = [sys.executable, "-m", "lymphcad", *map(str, arguments)]
+        done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def make(architecture: str) -> Path:
+        run, bundle = folder / f"{architecture}-run", folder / architecture
+        # 80 pixels: the Inceptions take no smaller crop. VGG, without batch normalisation, takes smaller steps.
+        options = ["--weights", "none", "--size", 80, "--progressive", 0, "--epochs", 4, "--batch", 6]
+        options += ["--lr", 0.0005 if architecture.startswith("vgg") else 0.002]
+        lymphcad("train", made_cohort, "--out", run, "--arch", architecture, *options)
+        lymphcad("export", run, "--out", bundle)
+        return bundle
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(ARCHITECTURES, pool.map(make, ARCHITECTURES), strict=True))

@@ -1,0 +1,152 @@
+"""What `lymphcad verify` finds, and what a server does with files that are not what was proven."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf import text_format
+from lymphcad_serve.repository import Target, write_repository
+from lymphcad_serve.server import Server, free_ports
+from lymphcad_serve.verify import verify_bundle, verify_repository, verify_server
+from onnx import numpy_helper
+from tritonclient.grpc import model_config_pb2
+
+from lymphcad.bundle import Bundle, sha256
+from lymphcad.cli import main
+from lymphcad.errors import BundleError, Reason, ServerError
+from lymphcad.golden import GoldenError
+
+TARGETS = [Target.EMBEDDED, Target.EMBEDDED_STEPS, Target.CPU]
+
+
+def verify(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", *map(str, arguments)])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def wrong_bundle(probe_bundle, tmp_path_factory):
+    """Return a bundle that digests do not show to be wrong: its CAM was exchanged, and its manifest written anew."""
+    folder = shutil.copytree(probe_bundle.path, tmp_path_factory.mktemp("wrong") / "bundle")
+    cam = onnx.load(folder / "cam.onnx")
+    for tensor in cam.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.ndim == 2:
+            tensor.CopyFrom(numpy_helper.from_array(values * 0.8, tensor.name))
+    onnx.save(cam, folder / "cam.onnx")
+    file = folder / "bundle.json"
+    value = json.loads(file.read_text())
+    value["files"]["cam.onnx"] = sha256(folder / "cam.onnx")
+    file.write_text(json.dumps(value))
+    return Bundle(folder)
+
+
+def test_a_bundle_that_holds(probe_bundle, capsys):
+    assert verify(probe_bundle.path) == 0
+    said = capsys.readouterr().out
+    assert f"{probe_bundle.label}: 6 files are as they were made." in said
+    assert "fp32 in onnxruntime, fp32 in openvino" in said
+    assert "Research use only" in said
+    assert verify(probe_bundle.path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["label"], found["files"]) == (probe_bundle.label, 6)
+    assert found["versions"]["onnxruntime"][0] == found["versions"]["onnxruntime"][1]
+
+
+def test_graphs_that_compute_something_else(wrong_bundle, capsys):
+    with pytest.raises(GoldenError, match="HEATMAP of the golden inputs is off by"):
+        verify_bundle(wrong_bundle.path)
+    assert verify(wrong_bundle.path) == 4
+    assert "does not compute what the bundle was proven with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_repository(probe_bundle, tmp_path, target, capsys):
+    models = tmp_path / "models"
+    write_repository(probe_bundle, models, target)
+    found = verify_repository(models)
+    assert found.label == probe_bundle.label
+    assert len(found.golden) == {Target.EMBEDDED: 1, Target.EMBEDDED_STEPS: 3, Target.CPU: 0}[target]
+    graphs = sorted(models.rglob("*.onnx"))
+    assert len(graphs) == 3
+    for file in graphs:
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(BundleError, match=f"{file.name} in the repository .* is not of the bundle"):
+            verify_repository(models)
+        file.unlink()
+        with pytest.raises(BundleError, match=f"lacks {file.name}"):
+            verify_repository(models)
+        file.write_bytes(whole)
+    for file in models.rglob("model.py"):
+        file.write_text(file.read_text() + "\n")
+        assert verify(models) == 4
+        assert "model.py in the repository" in capsys.readouterr().err
+    assert verify(models, "--server", "grpc://127.0.0.1:1") == 2
+    assert "go with a bundle" in capsys.readouterr().err
+    (models / "lymph_node" / "config.pbtxt").write_text("{")
+    with pytest.raises(BundleError, match="missing or damaged"):
+        verify_repository(models)
+
+
+@pytest.mark.server
+def test_a_server_scores_them(probe_server, probe_bundle, wrong_bundle, capsys):
+    assert verify_server(probe_bundle, probe_server) == f"{probe_server} in fp32"
+    assert verify(probe_bundle.path, "--server", probe_server) == 0
+    assert f"{probe_server} in fp32" in capsys.readouterr().out
+    with pytest.raises(ServerError) as caught:
+        verify_server(wrong_bundle, probe_server)
+    assert caught.value.reason is Reason.OTHER_BUNDLE
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("target", [Target.EMBEDDED, Target.EMBEDDED_STEPS])
+def test_a_server_is_not_ready_until_they_match(wrong_bundle, tmp_path, target):
+    write_repository(wrong_bundle, tmp_path / "models", target)
+    with pytest.raises(ServerError, match="HEATMAP of the golden inputs is off by") as caught:
+        Server(tmp_path / "models", free_ports())
+    assert caught.value.reason is Reason.SERVER_NOT_READY
+
+
+@pytest.mark.server
+def test_a_server_does_not_load_what_was_changed(probe_bundle, tmp_path):
+    models = tmp_path / "models"
+    write_repository(probe_bundle, models, Target.EMBEDDED)
+    file = models / "lymph_node" / "1" / "cam.onnx"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ServerError, match=r"cam\.onnx was changed since the repository was written") as caught:
+        Server(models, free_ports())
+    assert caught.value.reason is Reason.SERVER_NOT_READY
+
+
+@pytest.mark.server
+def test_a_server_that_answers_something_else(probe_bundle, wrong_bundle, tmp_path):
+    """Its own golden outputs are those of the wrong graphs, so it starts; the bundle's are not."""
+    models = tmp_path / "models"
+    write_repository(probe_bundle, models, Target.EMBEDDED)
+    folder = models / "lymph_node" / "1"
+    shutil.copy(wrong_bundle.path / "cam.onnx", folder)
+    with np.load(folder / "golden.npz") as stored:
+        golden = dict(stored)
+    np.savez(folder / "golden.npz", **golden | {"tolerance": np.full(3, 1e9)})
+    config_file = models / "lymph_node" / "config.pbtxt"
+    config = text_format.Parse(config_file.read_text(), model_config_pb2.ModelConfig())
+    files = [file for file in folder.iterdir() if file.suffix != ".py"]
+    config.parameters["sha256"].string_value = ",".join(f"{file.name}:{sha256(file)}" for file in files)
+    config_file.write_text(text_format.MessageToString(config))
+    with Server(models, free_ports()) as server, pytest.raises(GoldenError, match="HEATMAP of the golden inputs"):
+        verify_server(probe_bundle, server.address)
+
+
+def test_a_repository_of_a_signed_bundle(probe_bundle, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["repository", str(probe_bundle.path), str(tmp_path / "models"), "--key", str(tmp_path / "none")])
+    assert ended.value.code == 2
+    assert "no Ed25519 public key" in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
