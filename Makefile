@@ -4,6 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
+# TensorRT's interface without TensorRT, which needs a GPU: stubs of 10, and the bindings of 11, whose names are looked up.
+# --no-deps, for both depend on libraries that are not to be had or not needed.
+TENSORRT_INTERFACE := tensorrt-stubs==10.13.0.35.1 tensorrt-cu12-bindings==11.4.0.106
+
 .PHONY: demo test lint pytest system clean
 
 # A sample study through a real tritonserver, from nothing to pictures in demo-out/. No torch.
@@ -21,6 +25,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TENSORRT_INTERFACE)
 	touch $@ $(VENV)/.serve
 
 # dcmcjpeg makes lossless JPEG files, dciodvfy checks the ones we write; without them those tests skip, and CI fails.

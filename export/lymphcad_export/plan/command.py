@@ -1,0 +1,63 @@
+"""``lymphcad plan``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lymphcad_export.command import PROOF_FAILED
+
+_RTX = "Build TensorRT-RTX engines ahead of time, without a GPU, for these: sm86,sm89,sm120."
+_TIMING = "The cnn.timing of an earlier plan: what it measured on this GPU type is not measured again."
+
+
+def plan(
+    bundle: Annotated[Path, typer.Argument(help="A bundle with the precision fp16.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the plan.")],
+    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Most crops in one request.")] = 64,
+    rtx: Annotated[str | None, typer.Option(help=_RTX)] = None,
+    timing_cache: Annotated[Path | None, typer.Option(help=_TIMING)] = None,
+) -> None:
+    """Build the TensorRT plan of a bundle's CNN on this machine's GPU, or TensorRT-RTX engines for other GPUs."""
+    from rich.console import Console
+
+    from lymphcad.bundle import Bundle
+    from lymphcad.errors import CommandError, LymphcadError
+    from lymphcad_export.plan.builders import ahead, here
+    from lymphcad_export.plan.publish import write_engines
+
+    if rtx is not None and timing_cache is not None:
+        raise CommandError("TensorRT-RTX measures nothing ahead of time: leave --timing-cache or --rtx out")
+    if timing_cache is not None and not timing_cache.is_file():
+        raise CommandError(f"there is no timing cache '{timing_cache}': name the cnn.timing of an earlier plan")
+    checked = Bundle(bundle)
+    onnx = bundle / "cnn.fp16.onnx"
+    if onnx.name not in checked.manifest.files:
+        raise CommandError(f"the bundle '{bundle}' has no CNN in fp16: export it again with --precision fp16")
+    command = f"lymphcad plan {bundle.name} --out {out.name} --max-batch {max_batch}"
+    if rtx is not None:
+        builder = ahead(tuple(dict.fromkeys(part.strip().lower() for part in rtx.split(","))))
+        command += f" --rtx {rtx}"
+    else:
+        builder = here(checked, onnx)
+    if timing_cache is not None:
+        command += f" --timing-cache {timing_cache.name}"
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        made = write_engines(checked, onnx, out, builder, max_batch, command, timing_cache)
+    except LymphcadError as error:
+        if isinstance(error, CommandError):
+            raise  # else the proof failed: its class is not imported, for it brings torch
+        console.print(f"lymphcad: {error}", markup=False)
+        raise typer.Exit(PROOF_FAILED) from None
+    for name, sidecar in made.items():
+        found = sidecar.comparison
+        console.print(
+            f"{name} is in {out}, built by {sidecar.library} {sidecar.version} for compute capability"
+            f" {sidecar.compute_capability}, "
+            + (
+                "never executed."
+                if found is None
+                else f"at most {found.probability_max:.2g} from ONNX Runtime's probabilities on {found.crops} crops."
+            )
+        )
