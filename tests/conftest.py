@@ -123,3 +123,35 @@ def slice_of(tmp_path) -> Callable[..., CtSlice]:
         return CtSlice(np.ascontiguousarray(hu, dtype=np.int16), spacing, tmp_path / "made.dcm")
 
     return make
+
+
+@pytest.fixture
+def write_plan() -> Callable[..., Path]:
+    """Return a function that writes a plan of a bundle; no engine, but what stands beside it is as it should be."""
+    from lymphcad.bundle import sha256
+    from lymphcad.plan import Profile, Sidecar, sidecar_of
+
+    def write(bundle: Bundle, plan: Path, **fields: object) -> Path:
+        plan.write_bytes(b"no engine" * 100)
+        onnx = next(name for name in bundle.manifest.files if name.startswith("cnn"))
+        known = {
+            "library": "tensorrt",
+            "version": "10.13.2.6",
+            "gpu": "NVIDIA L4",
+            "compute_capability": "8.9",
+            "driver": "570.1",
+            "plan_sha256": sha256(plan),
+            "onnx": onnx,
+            "onnx_sha256": bundle.manifest.files[onnx],
+            "bundle": bundle.label,
+            "bundle_sha256": bundle.digest,
+            "max_batch": 32,
+            "profile": Profile(min=(1, 1, 64, 64), opt=(16, 1, 64, 64), max=(32, 1, 64, 64)),
+            "flags": ("TF32",),
+            "comparison": None,
+            "command": "lymphcad plan demo --out plan --max-batch 32",
+        }
+        sidecar_of(plan).write_text(Sidecar.model_validate(known | fields).model_dump_json())
+        return plan
+
+    return write

@@ -12,11 +12,14 @@ from tritonclient.grpc import model_config_pb2
 from lymphcad.bundle import BUNDLE_JSON, CAM, GOLDEN, PREPROCESS, Bundle, Precision, sha256
 from lymphcad.errors import CommandError
 from lymphcad.golden import read_golden
+from lymphcad.plan import check_plan, sidecar_of
 from lymphcad_serve.assets import MODEL_REPOSITORY
 from lymphcad_serve.target import Target as Target
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lymphcad.plan import Sidecar
 
 ENSEMBLE = "lymph_node"
 STEPS = ("preprocess", "cnn", "cam")
@@ -53,7 +56,8 @@ def write_repository(
     target
         The kind of server.
     plan
-        For ``gpu``: the TensorRT plan of the CNN, built on the GPU type that serves it.
+        For ``gpu``: the TensorRT plan of the CNN, built from this bundle on the GPU type that serves it; its sidecar
+        lies beside it and goes with it.
     precision
         Of the CNN, for CPUs; the bundle's preferred one if None.
     bf16
@@ -62,19 +66,15 @@ def write_repository(
     Raises
     ------
     CommandError
-        If the folder has something in it, the plan is missing, or a precision is asked of a GPU.
+        If the folder has something in it, the plan is missing or not this bundle's, or a precision is asked of a GPU.
     BundleError
         If the bundle lacks the precision.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CommandError(f"'{out}' is not an empty folder: name a new one for the repository")
-    if target is Target.GPU and (plan is None or not plan.is_file()):
-        raise CommandError(
-            "the target gpu serves a TensorRT plan, and none was given: build it on the server's own GPU from the"
-            " bundle's cnn.onnx and name it with --plan"
-        )
     if target is Target.GPU and (bf16 or precision is not None):
         raise CommandError("the target gpu computes as its TensorRT plan was built: leave --bf16 and --precision out")
+    built = _built(bundle, plan) if target is Target.GPU else None
     taken: Precision = precision or ("fp16" if target is Target.GPU else bundle.manifest.preferred)
     graphs = {"preprocess": bundle.path / PREPROCESS, "cnn": bundle.cnn(taken), "cam": bundle.path / CAM}
     single = target is Target.EMBEDDED
@@ -84,6 +84,8 @@ def write_repository(
         if model == ENSEMBLE:
             config.parameters["cnn_precision"].string_value = taken
             config.parameters["computed_in"].string_value = "bf16" if bf16 else taken
+        if built is not None:
+            _limit_batch(config, built.max_batch)
         version = out / model / VERSION
         version.mkdir(parents=True)
         if config.backend == "python":
@@ -98,9 +100,34 @@ def write_repository(
             config.parameters["sha256"].string_value = ",".join(f"{name}:{digest}" for name, digest in digests.items())
         elif config.platform == "tensorrt_plan" and plan is not None:
             shutil.copyfile(plan, version / "model.plan")
+            shutil.copyfile(sidecar_of(plan), sidecar_of(version / "model.plan"))
         elif model in STEPS:
             shutil.copyfile(graphs[model], version / "model.onnx")
         (out / model / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
+
+
+def _built(bundle: Bundle, plan: Path | None) -> Sidecar:
+    """Return what is known of a plan that Triton can load and that is the bundle's."""
+    if plan is None:
+        raise CommandError(
+            "the target gpu serves a TensorRT plan, and none was given: build it with `lymphcad plan` on the server's"
+            " own GPU type and name it with --plan"
+        )
+    sidecar = check_plan(plan, bundle)
+    if sidecar.library != "tensorrt":
+        raise CommandError(
+            f"'{plan}' is an engine of TensorRT-RTX, which Triton does not load: build a plan with `lymphcad plan`"
+            " without --rtx"
+        )
+    return sidecar
+
+
+def _limit_batch(config: model_config_pb2.ModelConfig, largest: int) -> None:
+    """Let no more crops into a request than the plan takes, and the ensemble's other steps no more than the CNN."""
+    config.max_batch_size = largest
+    preferred = config.dynamic_batching.preferred_batch_size
+    if preferred:
+        preferred[:] = [size for size in preferred if size <= largest]
 
 
 def _config(bundle: Bundle, model: str, target: Target) -> model_config_pb2.ModelConfig:

@@ -14,6 +14,7 @@ from lymphcad_serve.repository import Target, write_repository
 from lymphcad_serve.server import Ports, Server, free_ports
 
 from lymphcad.errors import BundleError, CommandError, Reason, ServerError
+from lymphcad.plan import check_plan
 
 pytestmark = pytest.mark.server
 
@@ -174,14 +175,14 @@ def test_a_changed_byte_is_found(tmp_path, probe_bundle):
         Bundle(copy)
 
 
-def test_repositories_of_every_target(tmp_path, probe_bundle):
+def test_repositories_of_every_target(tmp_path, probe_bundle, write_plan):
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
-    (tmp_path / "model.plan").write_bytes(b"not an engine")
+    plan = write_plan(probe_bundle, tmp_path / "cnn.plan")
     for target in Target:
         models = tmp_path / target.value
-        write_repository(probe_bundle, models, target, plan=tmp_path / "model.plan")
+        write_repository(probe_bundle, models, target, plan=plan)
         for config in models.glob("*/config.pbtxt"):
             parsed = text_format.Parse(config.read_text(), model_config_pb2.ModelConfig())
             assert parsed.name == config.parent.name
@@ -191,9 +192,39 @@ def test_repositories_of_every_target(tmp_path, probe_bundle):
     with pytest.raises(CommandError, match="TensorRT plan"):
         write_repository(probe_bundle, tmp_path / "no-plan", Target.GPU)
     with pytest.raises(CommandError, match="leave --bf16 out"):
-        write_repository(probe_bundle, tmp_path / "bf16", Target.GPU, plan=tmp_path / "model.plan", bf16=True)
+        write_repository(probe_bundle, tmp_path / "bf16", Target.GPU, plan=plan, bf16=True)
     with pytest.raises(CommandError, match="not an empty folder"):
         write_repository(probe_bundle, tmp_path / "gpu", Target.CPU)
+
+
+def test_a_plan_goes_into_the_repository_with_its_sidecar(tmp_path, probe_bundle, write_plan):
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    plan = write_plan(probe_bundle, tmp_path / "cnn.plan", max_batch=32)
+    write_repository(probe_bundle, tmp_path / "gpu", Target.GPU, plan)
+    version = tmp_path / "gpu" / "cnn" / "1"
+    assert check_plan(version / "model.plan", probe_bundle).max_batch == 32
+    assert sorted(file.name for file in version.iterdir()) == ["model.plan", "model.plan.json"]
+    for file in (tmp_path / "gpu").glob("*/config.pbtxt"):
+        config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
+        assert config.max_batch_size == 32  # Triton does not load a plan that takes less than it was told
+        assert list(config.dynamic_batching.preferred_batch_size) in ([], [8, 16, 32])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"plan_sha256": "0" * 64}, "does not match the digest"),
+        ({"onnx_sha256": "0" * 64}, "not the bundle probe@"),
+        ({"library": "tensorrt_rtx"}, "Triton does not load"),
+    ],
+)
+def test_a_plan_that_cannot_serve_the_bundle_is_refused(tmp_path, probe_bundle, write_plan, fields, words):
+    plan = write_plan(probe_bundle, tmp_path / "cnn.plan", **fields)
+    with pytest.raises(CommandError, match=words):
+        write_repository(probe_bundle, tmp_path / "gpu", Target.GPU, plan)
+    assert not (tmp_path / "gpu").exists()
 
 
 def test_the_precision_is_said(tmp_path, probe_bundle):

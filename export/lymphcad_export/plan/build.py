@@ -105,7 +105,9 @@ def build_engine(
         raise CommandError(f"the CNN's graph takes no CROP of {shapes[-1]} ({_line(log)}): export the bundle again")
     content = builder.build_serialized_network(network, config)
     if content is None:
-        raise CommandError(f"no engine could be built ({_line(log)}): free the GPU's memory or lower --max-batch")
+        raise CommandError(
+            f"no engine could be built ({_line(log)}): lower --max-batch if memory is short, else try another version"
+        )
     flags = library.BuilderFlag.__members__
     return Engine(
         bytes(content),
@@ -115,25 +117,20 @@ def build_engine(
     )
 
 
-def capabilities(library: Library) -> list[str]:
-    """Return what TensorRT-RTX builds for ahead of time, e.g. ``sm86``, the oldest first."""
-    names = [name.lower() for name in cast("Any", library).ComputeCapability.__members__ if name.startswith("SM")]
-    return sorted(names, key=lambda name: int(name[2:]))
-
-
 def _set_capability(library: Library, config: trt.IBuilderConfig, capability: str) -> None:
-    known = capabilities(library)
-    ahead = cast("_AheadOfTime", config)
-    accepted = capability in known
-    if accepted:
+    members: dict[str, object] = cast("Any", library).ComputeCapability.__members__
+    # CURRENT would be this machine's GPU.
+    target = None if capability == "current" else members.get(capability.upper())
+    if target is not None:
+        ahead = cast("_AheadOfTime", config)
         ahead.num_compute_capabilities = 1
-        target = cast("Any", library).ComputeCapability.__members__[capability.upper()]
-        accepted = ahead.set_compute_capability(target, 0)
-    if not accepted:
-        raise CommandError(
-            f"TensorRT-RTX builds no engine for {capability}: choose among {', '.join(known)}, or build a TensorRT plan"
-            " on such a GPU, without --rtx"
-        )
+        if ahead.set_compute_capability(target, 0):
+            return
+    known = sorted((name.lower() for name in members if name.startswith("SM")), key=lambda name: int(name[2:]))
+    raise CommandError(
+        f"TensorRT-RTX builds no engine for '{capability}': choose among {', '.join(known)}, or build a TensorRT plan"
+        " on such a GPU, without --rtx"
+    )
 
 
 def _start_timing(config: trt.IBuilderConfig, timing_cache: bytes | None) -> None:

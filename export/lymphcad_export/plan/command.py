@@ -36,8 +36,9 @@ def plan(
         raise CommandError(f"the bundle '{bundle}' has no CNN in fp16: export it again with --precision fp16")
     command = f"lymphcad plan {bundle.name} --out {out.name} --max-batch {max_batch}"
     if rtx is not None:
-        builder = ahead(tuple(dict.fromkeys(part.strip().lower() for part in rtx.split(","))))
-        command += f" --rtx {rtx}"
+        targets = tuple(dict.fromkeys(part.strip().lower() for part in rtx.split(",")))
+        builder = ahead(targets)
+        command += f" --rtx {','.join(targets)}"
     else:
         builder = here(checked, onnx)
     if timing_cache is not None:

@@ -52,8 +52,9 @@ def run_engine(library: Library, content: bytes, crops: npt.NDArray[np.float32])
     ready = context.set_input_shape("CROP", tuple(crop.shape)) and context.set_tensor_address("CROP", crop.data_ptr())
     outputs: dict[str, Any] = {}
     for name in OUTPUTS:
+        shape = context.get_tensor_shape(name)
         # An output that the engine leaves unwritten shows as NaN.
-        outputs[name] = torch.full(tuple(context.get_tensor_shape(name)), torch.nan, device="cuda")
+        outputs[name] = torch.full([shape[axis] for axis in range(len(shape))], torch.nan, device="cuda")
         ready = ready and context.set_tensor_address(name, outputs[name].data_ptr())
     torch.cuda.synchronize()  # the copies and fills above are on another stream
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]

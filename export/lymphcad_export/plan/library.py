@@ -15,6 +15,7 @@ Name = Literal["tensorrt", "tensorrt_rtx"]
 ACCEPTED: dict[Name, tuple[tuple[int, int], int]] = {"tensorrt": ((10, 12), 12), "tensorrt_rtx": ((1, 4), 2)}
 """The first version that is accepted, and the first major version that is not."""
 _EXTRA: dict[Name, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
+_LOGS: dict[type[trt.ILogger], tuple[trt.ILogger, list[str]]] = {}
 
 
 class Library(Protocol):
@@ -76,13 +77,19 @@ def load(name: Name) -> tuple[Library, str]:
 
 
 def keep_log(library: Library) -> tuple[trt.ILogger, list[str]]:
-    """Return a logger that prints nothing, and the list in which it keeps warnings and errors."""
-    kept: list[str] = []
-    loud = library.ILogger.WARNING
+    """Return a library's logger, which prints nothing, and the list in which it keeps warnings and errors, now empty.
 
-    def log(_: object, severity: trt.ILogger.Severity, msg: str) -> None:
-        if int(severity) <= int(loud):
-            kept.append(msg)
+    A library knows one logger at a time: it ignores a second while anything lives that was made with the first.
+    """
+    base = library.ILogger
+    if base not in _LOGS:
+        kept: list[str] = []
+        loud = int(base.WARNING)
 
-    logger: trt.ILogger = type("_Keeper", (library.ILogger,), {"log": log})()
-    return logger, kept
+        def log(_: object, severity: trt.ILogger.Severity, msg: str) -> None:
+            if int(severity) <= loud:
+                kept.append(msg)
+
+        _LOGS[base] = (type("Log", (base,), {"log": log})(), kept)
+    _LOGS[base][1].clear()
+    return _LOGS[base]

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lymphcad.bundle import Bundle
+from lymphcad.errors import CommandError
+from lymphcad.plan import Machine, check_plan, sidecar_of
+
+HERE = Machine("10.13.2.6", "NVIDIA L4")
+
+
+@pytest.fixture
+def demo_plan(tmp_path, write_plan):
+    """Return a plan of the demo bundle, and the bundle."""
+    bundle = Bundle(Path(__file__).parents[2] / "bundles" / "demo")
+    return write_plan(bundle, tmp_path / "cnn.plan"), bundle
+
+
+def change(plan, **fields):
+    file = sidecar_of(plan)
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def test_a_plan_of_the_bundle_is_accepted_on_the_machine_that_built_it(demo_plan):
+    plan, bundle = demo_plan
+    for machine in (None, HERE):
+        sidecar = check_plan(plan, bundle, machine)
+        assert (sidecar.version, sidecar.gpu, sidecar.max_batch) == (HERE.version, HERE.gpu, 32)
+
+
+def test_a_plan_that_is_not_there_is_refused(demo_plan):
+    plan, bundle = demo_plan
+    with pytest.raises(CommandError, match=r"there is no plan .*: build it"):
+        check_plan(plan.with_name("other.plan"), bundle)
+
+
+def test_a_plan_without_its_sidecar_is_refused(demo_plan):
+    plan, bundle = demo_plan
+    sidecar_of(plan).unlink()
+    with pytest.raises(CommandError, match=r"has no cnn\.plan\.json beside it"):
+        check_plan(plan, bundle)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"format": 2}, "format: Input should be 1"),
+        ({"more": 1}, "more: Extra inputs"),
+        ({"plan_sha256": "0"}, "plan_sha256: "),
+        ({"library": "openvino"}, "library: "),
+        ({"max_batch": 0}, "max_batch: "),
+    ],
+)
+def test_a_damaged_sidecar_is_refused(demo_plan, fields, words):
+    plan, bundle = demo_plan
+    change(plan, **fields)
+    with pytest.raises(CommandError, match=rf"damaged or of another version \({words}.*build the plan again"):
+        check_plan(plan, bundle)
+
+
+def test_a_sidecar_cut_short_is_refused(demo_plan):
+    plan, bundle = demo_plan
+    sidecar_of(plan).write_bytes(sidecar_of(plan).read_bytes()[:100])
+    with pytest.raises(CommandError, match="damaged or of another version"):
+        check_plan(plan, bundle)
+
+
+def test_a_changed_byte_is_refused(demo_plan):
+    plan, bundle = demo_plan
+    raw = bytearray(plan.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    plan.write_bytes(raw)
+    with pytest.raises(CommandError, match=r"does not match the digest in .* copy it again"):
+        check_plan(plan, bundle)
+
+
+@pytest.mark.parametrize("fields", [{"onnx_sha256": "0" * 64}, {"onnx": "cam.onnx"}, {"onnx": "other.onnx"}])
+def test_a_plan_of_another_graph_is_refused(demo_plan, fields):
+    plan, bundle = demo_plan
+    change(plan, **fields)
+    with pytest.raises(CommandError, match=rf"not the bundle {bundle.label}'s: build it again"):
+        check_plan(plan, bundle)
+
+
+@pytest.mark.parametrize(
+    ("machine", "words"),
+    [
+        (
+            Machine("10.13.3.9", "NVIDIA L4"),
+            r"built by tensorrt 10\.13\.2\.6, and this machine has 10\.13\.3\.9: build",
+        ),
+        (Machine("10.13.2.6", "NVIDIA A10"), "built on NVIDIA L4, and this machine has NVIDIA A10: build it again"),
+    ],
+)
+def test_another_tensorrt_or_gpu_is_refused(demo_plan, machine, words):
+    plan, bundle = demo_plan
+    with pytest.raises(CommandError, match=words):
+        check_plan(plan, bundle, machine)
