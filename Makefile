@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-# TensorRT's interface without TensorRT, which needs a GPU: stubs of 10, and the bindings of 11, whose names are looked up.
-# --no-deps, for both depend on libraries that are not to be had or not needed.
-TENSORRT_INTERFACE := tensorrt-stubs==10.13.0.35.1 tensorrt-cu12-bindings==11.4.0.106
+# TensorRT's interface without TensorRT: the stubs of 10, and the bindings of 11, whose names are looked up.
+# --no-deps, for both ask for the libraries, which need a GPU.
+TENSORRT_INTERFACE = tensorrt-stubs==10.13.0.35.1 \
+  "tensorrt-cu12-bindings==11.4.0.106; sys_platform == 'linux' and platform_machine == 'x86_64'"
 
 .PHONY: demo test lint pytest system clean
 
