@@ -107,13 +107,16 @@ class Machine:
     Attributes
     ----------
     version
-        Of TensorRT there.
+        Of the library that loads it.
     gpu
         The GPU's name.
+    compute_capability
+        E.g. ``8.6``.
     """
 
     version: str
     gpu: str
+    compute_capability: str
 
 
 def sidecar_of(plan: Path) -> Path:
@@ -172,16 +175,17 @@ def check_plan(plan: Path, bundle: Bundle, machine: Machine | None = None) -> Si
             f"the plan '{plan}' was built by {sidecar.library} {sidecar.version}, and this machine has"
             f" {machine.version}: build it again with `lymphcad plan` under the version that loads it"
         )
-    if machine is not None and machine.gpu != sidecar.gpu:
+    if machine is not None and sidecar.gpu is not None and machine.gpu != sidecar.gpu:
         raise CommandError(
-            f"the plan '{plan}' was built on {_where(sidecar)}, and this machine has {machine.gpu}: build it again"
-            " with `lymphcad plan` on the GPU type that loads it"
+            f"the plan '{plan}' was built on {sidecar.gpu}, and this machine has {machine.gpu}: build it again with"
+            " `lymphcad plan` on the GPU type that loads it"
+        )
+    if machine is not None and machine.compute_capability != sidecar.compute_capability:
+        raise CommandError(
+            f"the plan '{plan}' was built for compute capability {sidecar.compute_capability}, and this machine's"
+            f" {machine.gpu} has {machine.compute_capability}: build it again with `lymphcad plan` for that one"
         )
     return sidecar
-
-
-def _where(sidecar: Sidecar) -> str:
-    return sidecar.gpu or f"no GPU, for compute capability {sidecar.compute_capability}"
 
 
 def _first(error: ValidationError) -> str:

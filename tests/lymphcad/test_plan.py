@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from lymphcad.bundle import Bundle
 from lymphcad.errors import CommandError
 from lymphcad.plan import Machine, check_plan, sidecar_of
 
-HERE = Machine("10.13.2.6", "NVIDIA L4")
+HERE = Machine("10.13.2.6", "NVIDIA L4", "8.9")
 
 
 @pytest.fixture
@@ -86,16 +87,22 @@ def test_a_plan_of_another_graph_is_refused(demo_plan, fields):
 
 
 @pytest.mark.parametrize(
-    ("machine", "words"),
+    ("fields", "words"),
     [
-        (
-            Machine("10.13.3.9", "NVIDIA L4"),
-            r"built by tensorrt 10\.13\.2\.6, and this machine has 10\.13\.3\.9: build",
-        ),
-        (Machine("10.13.2.6", "NVIDIA A10"), "built on NVIDIA L4, and this machine has NVIDIA A10: build it again"),
+        ({"version": "10.13.3.9"}, r"by tensorrt 10\.13\.2\.6, and this machine has 10\.13\.3\.9: build it again"),
+        ({"gpu": "NVIDIA A10"}, "built on NVIDIA L4, and this machine has NVIDIA A10: build it again"),
+        ({"compute_capability": "8.6"}, r"capability 8\.9, and this machine's NVIDIA L4 has 8\.6: build it again"),
     ],
 )
-def test_another_tensorrt_or_gpu_is_refused(demo_plan, machine, words):
+def test_another_tensorrt_or_gpu_is_refused(demo_plan, fields, words):
     plan, bundle = demo_plan
     with pytest.raises(CommandError, match=words):
-        check_plan(plan, bundle, machine)
+        check_plan(plan, bundle, replace(HERE, **fields))
+
+
+def test_an_engine_that_was_built_ahead_of_time_is_for_every_gpu_of_its_compute_capability(demo_plan):
+    plan, bundle = demo_plan
+    change(plan, library="tensorrt_rtx", gpu=None)
+    check_plan(plan, bundle, replace(HERE, gpu="NVIDIA RTX 4090"))
+    with pytest.raises(CommandError, match=r"capability 8\.9, and this machine's NVIDIA RTX 5090 has 12\.0"):
+        check_plan(plan, bundle, replace(HERE, gpu="NVIDIA RTX 5090", compute_capability="12.0"))

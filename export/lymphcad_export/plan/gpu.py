@@ -42,8 +42,12 @@ def this_gpu() -> Gpu:
             " it: run this on such a machine, with a torch that was built for CUDA, or build TensorRT-RTX engines with"
             " --rtx"
         )
-    import pynvml
-
+    try:
+        import pynvml
+    except ImportError:
+        raise CommandError(
+            "the driver's version is read with nvidia-ml-py, which is not installed: pip install 'lymphcad[tensorrt]'"
+        ) from None
     major, minor = torch.cuda.get_device_capability()
     pynvml.nvmlInit()
     try:
