@@ -34,6 +34,7 @@ TOLERANCES = {
 }
 """Written into each bundle, and read from there. Engines add in another order, and in eight bits a value next to a
 step lands on either side of it: that much is no fault."""
+TO_DO = "use the versions that bundle.json names, or export the bundle here"
 _COUNT, _SEED = 4, 20260102
 
 
@@ -85,7 +86,7 @@ def read_golden(bundle: Bundle, precision: Precision) -> Arrays:
         return found | {name: stored[f"{name}.{precision}"] for name in OUTPUTS}
 
 
-def check_golden(found: Arrays, expected: Arrays, tolerance: Tolerance, who: str) -> None:
+def check_golden(found: Arrays, expected: Arrays, tolerance: Tolerance, who: str, todo: str = TO_DO) -> None:
     """Refuse outputs that are too far from the golden ones.
 
     Parameters
@@ -98,6 +99,8 @@ def check_golden(found: Arrays, expected: Arrays, tolerance: Tolerance, who: str
         Of the precision that computed them.
     who
         Computed them, for the message.
+    todo
+        What can be done about it, for the message.
 
     Raises
     ------
@@ -109,14 +112,13 @@ def check_golden(found: Arrays, expected: Arrays, tolerance: Tolerance, who: str
         if value.shape != wanted.shape:
             raise GoldenError(
                 f"{who} gives {name} as {list(value.shape)} for the golden inputs, and {list(wanted.shape)} was"
-                " expected: export the bundle again, or use the versions that it names"
+                f" expected; {todo}"
             )
         distance, limit = _distance(name, value.astype(np.float64), wanted.astype(np.float64), tolerance)
         if not distance <= limit:  # a NaN is refused too
             raise GoldenError(
                 f"{who} does not compute what the bundle was proven with: {name} of the golden inputs is off by"
-                f" {distance:.3g}, and at most {limit:g} is accepted; use the versions that bundle.json names, or"
-                " export the bundle here"
+                f" {distance:.3g}, and at most {limit:g} is accepted; {todo}"
             )
 
 

@@ -38,7 +38,7 @@ class Comparison(_Frozen):
     Attributes
     ----------
     crops
-        How many, of phantom nodes.
+        How many: the golden inputs, each several times.
     probability_max
         Largest difference of a probability.
     heatmap_mean

@@ -140,6 +140,11 @@ def open_graphs(folder: Path, precision: Precision, engine: str) -> Run:
     return run
 
 
+def open_cam(folder: Path) -> Run:
+    """Return what runs the graph from LOGITS and MAPS to PROBABILITY and HEATMAP, in ONNX Runtime."""
+    return _onnxruntime(folder / CAM)
+
+
 def _inputs(windows: Windows, rows: Sequence[int]) -> list[Arrays]:
     return [
         {"IMAGE": image.numpy(), "SPACING_MM": spacing.numpy(), "CENTER": center.numpy()}

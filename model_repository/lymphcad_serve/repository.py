@@ -75,7 +75,7 @@ def write_repository(
     if target is Target.GPU and (bf16 or precision is not None):
         raise CommandError("the target gpu computes as its TensorRT plan was built: leave --bf16 and --precision out")
     built = _built(bundle, plan) if target is Target.GPU else None
-    taken: Precision = precision or ("fp16" if target is Target.GPU else bundle.manifest.preferred)
+    taken: Precision = precision or bundle.manifest.preferred
     graphs = {"preprocess": bundle.path / PREPROCESS, "cnn": bundle.cnn(taken), "cam": bundle.path / CAM}
     single = target is Target.EMBEDDED
     for model in (ENSEMBLE,) if single else (*STEPS, ENSEMBLE):

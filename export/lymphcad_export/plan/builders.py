@@ -9,7 +9,6 @@ from lymphcad_export.plan.library import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from lymphcad.bundle import Bundle
     from lymphcad.plan import Comparison
@@ -54,7 +53,7 @@ def ahead(targets: tuple[str, ...]) -> Builder:
     return Builder("tensorrt_rtx", library, version, targets)
 
 
-def here(bundle: Bundle, onnx: Path) -> Builder:
+def here(bundle: Bundle) -> Builder:
     """Return TensorRT on this machine's GPU, where each engine is compared with ONNX Runtime.
 
     Raises
@@ -70,6 +69,6 @@ def here(bundle: Bundle, onnx: Path) -> Builder:
 
     def agree(engine: Engine) -> Comparison:
         batches = tuple(shape[0] for shape in engine.profile)
-        return compare(lambda crops: run_engine(library, engine.content, crops), onnx.read_bytes(), bundle, batches)
+        return compare(lambda crops: run_engine(library, engine.content, crops), bundle, batches)
 
     return Builder("tensorrt", library, version, gpu=this_gpu(), compare=agree)

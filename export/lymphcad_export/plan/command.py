@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from lymphcad_export.command import PROOF_FAILED
-
 _RTX = "Build TensorRT-RTX engines ahead of time, without a GPU, for these: sm86,sm89,sm120."
 _TIMING = "The cnn.timing of an earlier plan: what it measured on this GPU type is not measured again."
 
@@ -22,7 +20,7 @@ def plan(
     from rich.console import Console
 
     from lymphcad.bundle import Bundle
-    from lymphcad.errors import CommandError, LymphcadError
+    from lymphcad.errors import CommandError
     from lymphcad_export.plan.builders import ahead, here
     from lymphcad_export.plan.publish import write_engines
 
@@ -31,27 +29,18 @@ def plan(
     if timing_cache is not None and not timing_cache.is_file():
         raise CommandError(f"there is no timing cache '{timing_cache}': name the cnn.timing of an earlier plan")
     checked = Bundle(bundle)
-    onnx = bundle / "cnn.fp16.onnx"
-    if onnx.name not in checked.manifest.files:
-        raise CommandError(f"the bundle '{bundle}' has no CNN in fp16: export it again with --precision fp16")
+    checked.cnn("fp16")  # before anything is loaded
     command = f"lymphcad plan {bundle.name} --out {out.name} --max-batch {max_batch}"
     if rtx is not None:
         targets = tuple(dict.fromkeys(part.strip().lower() for part in rtx.split(",")))
         builder = ahead(targets)
         command += f" --rtx {','.join(targets)}"
     else:
-        builder = here(checked, onnx)
+        builder = here(checked)
     if timing_cache is not None:
         command += f" --timing-cache {timing_cache.name}"
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    try:
-        made = write_engines(checked, onnx, out, builder, max_batch, command, timing_cache)
-    except LymphcadError as error:
-        if isinstance(error, CommandError):
-            raise  # else the proof failed: its class is not imported, for it brings torch
-        console.print(f"lymphcad: {error}", markup=False)
-        raise typer.Exit(PROOF_FAILED) from None
-    for name, sidecar in made.items():
+    for name, sidecar in write_engines(checked, out, builder, max_batch, command, timing_cache).items():
         found = sidecar.comparison
         console.print(
             f"{name} is in {out}, built by {sidecar.library} {sidecar.version} for compute capability"

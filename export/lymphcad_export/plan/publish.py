@@ -22,7 +22,6 @@ TIMING_CACHE = "cnn.timing"
 
 def write_engines(
     bundle: Bundle,
-    onnx: Path,
     out: Path,
     builder: Builder,
     max_batch: int,
@@ -34,9 +33,7 @@ def write_engines(
     Parameters
     ----------
     bundle
-        Whose CNN it is.
-    onnx
-        The file of the bundle to build from.
+        Whose CNN it is, in FP16.
     out
         A folder that does not exist or is empty.
     builder
@@ -57,11 +54,14 @@ def write_engines(
     ------
     CommandError
         If `out` has something in it or cannot be written, or an engine cannot be built.
-    ParityError
+    BundleError
+        If the bundle has no CNN in FP16.
+    GoldenError
         If an engine is too far from ONNX Runtime; nothing is published then.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CommandError(f"'{out}' is not an empty folder: name a new one for the engines")
+    onnx = bundle.cnn("fp16")
     gpu, size = builder.gpu, bundle.manifest.preprocess.size
     made: dict[str, Sidecar] = {}
     try:
