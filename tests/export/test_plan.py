@@ -21,6 +21,8 @@ from lymphcad_export.onnx_graphs import cnn_file, write_graphs  # noqa: E402
 from lymphcad_export.plan.build import build_engine  # noqa: E402
 from lymphcad_export.plan.builders import ahead  # noqa: E402
 from lymphcad_export.plan.comparison import compare  # noqa: E402
+from lymphcad_export.plan.execute import run_engine  # noqa: E402
+from lymphcad_export.plan.gpu import Gpu  # noqa: E402
 from lymphcad_export.plan.library import load  # noqa: E402
 from lymphcad_export.plan.publish import write_engines  # noqa: E402
 from lymphcad_train.graphs import Cam, Preprocess  # noqa: E402
@@ -30,7 +32,7 @@ from lymphcad.bundle import Bundle  # noqa: E402
 from lymphcad.cli import main  # noqa: E402
 from lymphcad.errors import CommandError  # noqa: E402
 from lymphcad.golden import GoldenError  # noqa: E402
-from lymphcad.plan import check_plan, sidecar_of  # noqa: E402
+from lymphcad.plan import Comparison, Machine, check_plan, sidecar_of  # noqa: E402
 
 pytestmark = pytest.mark.torch
 SIZE = 96
@@ -193,6 +195,34 @@ def test_an_engine_that_goes_wrong_in_one_place_of_one_batch_is_not_published(bu
     compare(wrong, bundle, (1, 16))
     with pytest.raises(GoldenError, match="in a batch of 40 does not compute what the bundle was proven with: LOGITS"):
         compare(wrong, bundle, (1, 16, 40))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorRT-RTX says that it makes nothing of a timing cache
+def test_a_plan_is_written_with_its_timing_cache_which_the_next_build_reads(bundle, tmp_path):
+    """The lines that run on a machine with a GPU, with TensorRT-RTX as the library and a GPU that is not here."""
+    gpu = Gpu("NVIDIA L4", "8.9", "570.1")
+    builder = replace(
+        ahead(()),
+        targets=(None,),
+        gpu=gpu,
+        compare=lambda _: Comparison(crops=4, probability_max=0.001, heatmap_mean=0.1),
+    )
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_engines(bundle, first, builder, 4, "command")
+    made = write_engines(bundle, second, builder, 4, "command", first / "cnn.timing")
+    assert list(made) == ["cnn.plan"]
+    assert sorted(file.name for file in second.iterdir()) == ["cnn.plan", "cnn.plan.json", "cnn.timing"]
+    sidecar = check_plan(second / "cnn.plan", bundle, Machine(builder.version, gpu.name, gpu.compute_capability))
+    assert (sidecar.gpu, sidecar.compute_capability, sidecar.driver) == (gpu.name, "8.9", "570.1")
+    assert sidecar.comparison == Comparison(crops=4, probability_max=0.001, heatmap_mean=0.1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_engine_that_cannot_be_loaded_is_said_in_one_sentence(bundle):
+    library, _ = load("tensorrt_rtx")
+    engine = build_engine(library, bundle.cnn("fp16").read_bytes(), 48, 1, capability="sm86")
+    with pytest.raises(CommandError, match=r"^the engine was built and cannot be loaded \(.+\): nothing was published"):
+        run_engine(library, engine.content, np.zeros((1, 1, 48, 48), np.float32))
 
 
 def test_a_kill_leaves_nothing_that_looks_finished(bundle, tmp_path, monkeypatch):

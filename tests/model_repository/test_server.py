@@ -191,7 +191,7 @@ def test_repositories_of_every_target(tmp_path, probe_bundle, write_plan):
             }  # fmt: skip
     with pytest.raises(CommandError, match="TensorRT plan"):
         write_repository(probe_bundle, tmp_path / "no-plan", Target.GPU)
-    with pytest.raises(CommandError, match="leave --bf16 out"):
+    with pytest.raises(CommandError, match="leave --bf16 and --precision out"):
         write_repository(probe_bundle, tmp_path / "bf16", Target.GPU, plan=plan, bf16=True)
     with pytest.raises(CommandError, match="not an empty folder"):
         write_repository(probe_bundle, tmp_path / "gpu", Target.CPU)
