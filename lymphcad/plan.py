@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lymphcad import RESEARCH_USE_ONLY
-from lymphcad.bundle import bundle_label, sha256
-from lymphcad.errors import CommandError
+from lymphcad.bundle import sha256
+from lymphcad.errors import BundleError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lymphcad.bundle import Bundle
+    from lymphcad.bundle import Manifest
 
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Shape = tuple[int, int, int, int]
@@ -124,15 +124,15 @@ def sidecar_of(plan: Path) -> Path:
     return plan.with_name(f"{plan.name}.json")
 
 
-def check_plan(plan: Path, bundle: Bundle, machine: Machine | None = None) -> Sidecar:
+def check_plan(plan: Path, manifest: Manifest, machine: Machine | None = None) -> Sidecar:
     """Refuse an engine that is not the bundle's, or not the machine's.
 
     Parameters
     ----------
     plan
         The engine's file; its sidecar lies beside it.
-    bundle
-        Which is to be served.
+    manifest
+        Of the bundle that is to be served.
     machine
         Which loads it; None if that is another one than this.
 
@@ -143,45 +143,45 @@ def check_plan(plan: Path, bundle: Bundle, machine: Machine | None = None) -> Si
 
     Raises
     ------
-    CommandError
+    BundleError
         If the engine or its sidecar is missing or changed, the engine was built from another ONNX file than the
         bundle's, or the machine has another version of TensorRT or another GPU; with what to build again.
     """
     file = sidecar_of(plan)
     if not plan.is_file():
-        raise CommandError(f"there is no plan '{plan}': build it with `lymphcad plan`")
+        raise BundleError(f"there is no plan '{plan}': build it with `lymphcad plan`")
     try:
         sidecar = Sidecar.model_validate_json(file.read_bytes())
     except OSError:
-        raise CommandError(
+        raise BundleError(
             f"the plan '{plan}' has no {file.name} beside it, so nobody knows what it was built from: copy both files,"
             " or build it again with `lymphcad plan`"
         ) from None
     except ValidationError as error:
-        raise CommandError(
+        raise BundleError(
             f"'{file}' is damaged or of another version ({_first(error)}): build the plan again with `lymphcad plan`"
         ) from None
     if sha256(plan) != sidecar.plan_sha256:
-        raise CommandError(
+        raise BundleError(
             f"the plan '{plan}' does not match the digest in {file.name}, so it was changed or damaged: copy it again"
         )
-    if bundle.manifest.files.get(sidecar.onnx) != sidecar.onnx_sha256:
-        raise CommandError(
-            f"the plan '{plan}' was built from {sidecar.onnx} of {sidecar.bundle}, which is not the bundle"
-            f" {bundle_label(bundle.manifest, bundle.digest)}'s: build it again from this bundle with `lymphcad plan`"
+    if manifest.files.get(sidecar.onnx) != sidecar.onnx_sha256:
+        raise BundleError(
+            f"the plan '{plan}' was built from {sidecar.onnx} of {sidecar.bundle}, which is not that of the bundle"
+            f" {manifest.name}: build it again from this bundle with `lymphcad plan`"
         )
     if machine is not None and machine.version != sidecar.version:
-        raise CommandError(
+        raise BundleError(
             f"the plan '{plan}' was built by {sidecar.library} {sidecar.version}, and this machine has"
             f" {machine.version}: build it again with `lymphcad plan` under the version that loads it"
         )
     if machine is not None and sidecar.gpu is not None and machine.gpu != sidecar.gpu:
-        raise CommandError(
+        raise BundleError(
             f"the plan '{plan}' was built on {sidecar.gpu}, and this machine has {machine.gpu}: build it again with"
             " `lymphcad plan` on the GPU type that loads it"
         )
     if machine is not None and machine.compute_capability != sidecar.compute_capability:
-        raise CommandError(
+        raise BundleError(
             f"the plan '{plan}' was built for compute capability {sidecar.compute_capability}, and this machine's"
             f" {machine.gpu} has {machine.compute_capability}: build it again with `lymphcad plan` for that one"
         )

@@ -47,6 +47,22 @@ def probe_bundle(tmp_path_factory, brightness) -> Bundle:
     return export_bundle(tmp_path_factory.mktemp("bundles") / "probe", brightness, WINDOW, meaning)
 
 
+@pytest.fixture(scope="session")
+def half_bundle(tmp_path_factory, brightness) -> Bundle:
+    """Return a bundle whose CNN is in float16, as a GPU is served from."""
+    from lymphcad_export.bundle import Meaning, export_bundle
+    from lymphcad_export.half import to_half
+    from lymphcad_export.onnx_graphs import cnn_file
+
+    def finish(folder: Path) -> dict[str, object]:
+        crops = np.random.default_rng(0).random((2, 1, SIZE, SIZE), dtype=np.float32)
+        to_half(cnn_file(folder, "fp32"), cnn_file(folder, "fp16"), crops)
+        return {"precisions": ["fp16"]}
+
+    meaning = Meaning("half", "brightness", threshold=0.55, temperature=0.5, evidence_scale=1.0)
+    return export_bundle(tmp_path_factory.mktemp("bundles") / "half", brightness, WINDOW, meaning, finish)
+
+
 @pytest.fixture(scope="session", params=["embedded", "embedded-steps"])
 def probe_server(request, tmp_path_factory, probe_bundle) -> Iterator[str]:
     """Yield the address of a real tritonserver, once with all in one step and once as the three-step ensemble."""

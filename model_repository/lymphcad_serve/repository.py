@@ -66,16 +66,16 @@ def write_repository(
     Raises
     ------
     CommandError
-        If the folder has something in it, the plan is missing or not this bundle's, or a precision is asked of a GPU.
+        If the folder has something in it, there is no plan, or a precision is asked of a GPU.
     BundleError
-        If the bundle lacks the precision.
+        If the bundle lacks the precision, or the plan is changed, without its sidecar, or not this bundle's.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CommandError(f"'{out}' is not an empty folder: name a new one for the repository")
     if target is Target.GPU and (bf16 or precision is not None):
         raise CommandError("the target gpu computes as its TensorRT plan was built: leave --bf16 and --precision out")
     built = _built(bundle, plan) if target is Target.GPU else None
-    taken: Precision = precision or bundle.manifest.preferred
+    taken: Precision = precision or ("fp16" if target is Target.GPU else bundle.manifest.preferred)
     graphs = {"preprocess": bundle.path / PREPROCESS, "cnn": bundle.cnn(taken), "cam": bundle.path / CAM}
     single = target is Target.EMBEDDED
     for model in (ENSEMBLE,) if single else (*STEPS, ENSEMBLE):
@@ -113,7 +113,7 @@ def _built(bundle: Bundle, plan: Path | None) -> Sidecar:
             "the target gpu serves a TensorRT plan, and none was given: build it with `lymphcad plan` on the server's"
             " own GPU type and name it with --plan"
         )
-    sidecar = check_plan(plan, bundle)
+    sidecar = check_plan(plan, bundle.manifest)
     if sidecar.library != "tensorrt":
         raise CommandError(
             f"'{plan}' is an engine of TensorRT-RTX, which Triton does not load: build a plan with `lymphcad plan`"

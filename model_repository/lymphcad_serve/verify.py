@@ -17,6 +17,7 @@ from tritonclient.grpc import model_config_pb2
 from lymphcad.bundle import GOLDEN, Bundle, Manifest, Tolerance, bundle_label, parse_manifest, sha256
 from lymphcad.errors import BundleError, CommandError
 from lymphcad.golden import INPUTS, OUTPUTS, check_golden, read_golden
+from lymphcad.plan import check_plan
 from lymphcad.slice import CtSlice
 from lymphcad_serve.assets import MODEL_REPOSITORY
 from lymphcad_serve.repository import CODE, ENSEMBLE, STEPS, VERSION
@@ -102,7 +103,7 @@ def verify_repository(path: Path) -> Verified:
     Raises
     ------
     BundleError
-        If a file is missing, changed or another's.
+        If a file is missing, changed or another's, or a TensorRT plan was built from another graph.
     GoldenError
         If the golden inputs give something else on this machine.
     """
@@ -118,6 +119,8 @@ def verify_repository(path: Path) -> Verified:
         missing = sorted(name for name in wanted if not (folder / name).is_file())
         if missing:
             raise BundleError(f"{model}/{VERSION} in '{path}' lacks {', '.join(missing)}: write the repository again")
+        if config.platform == "tensorrt_plan":
+            check_plan(folder / "model.plan", manifest)
         for file in sorted(folder.iterdir()):
             known = {ours.get(file.name), stated.get(file.name)} - {None}
             if file.suffix == ".onnx":

@@ -175,14 +175,14 @@ def test_a_changed_byte_is_found(tmp_path, probe_bundle):
         Bundle(copy)
 
 
-def test_repositories_of_every_target(tmp_path, probe_bundle, write_plan):
+def test_repositories_of_every_target(tmp_path, half_bundle, write_plan):
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
-    plan = write_plan(probe_bundle, tmp_path / "cnn.plan")
+    plan = write_plan(half_bundle, tmp_path / "cnn.plan")
     for target in Target:
         models = tmp_path / target.value
-        write_repository(probe_bundle, models, target, plan=plan)
+        write_repository(half_bundle, models, target, plan=plan)
         for config in models.glob("*/config.pbtxt"):
             parsed = text_format.Parse(config.read_text(), model_config_pb2.ModelConfig())
             assert parsed.name == config.parent.name
@@ -190,21 +190,21 @@ def test_repositories_of_every_target(tmp_path, probe_bundle, write_plan):
                 "IMAGE", "SPACING_MM", "CENTER", "CROP", "LOGITS", "MAPS", "PROBABILITY", "HEATMAP",
             }  # fmt: skip
     with pytest.raises(CommandError, match="TensorRT plan"):
-        write_repository(probe_bundle, tmp_path / "no-plan", Target.GPU)
+        write_repository(half_bundle, tmp_path / "no-plan", Target.GPU)
     with pytest.raises(CommandError, match="leave --bf16 and --precision out"):
-        write_repository(probe_bundle, tmp_path / "bf16", Target.GPU, plan=plan, bf16=True)
+        write_repository(half_bundle, tmp_path / "bf16", Target.GPU, plan=plan, bf16=True)
     with pytest.raises(CommandError, match="not an empty folder"):
-        write_repository(probe_bundle, tmp_path / "gpu", Target.CPU)
+        write_repository(half_bundle, tmp_path / "gpu", Target.CPU)
 
 
-def test_a_plan_goes_into_the_repository_with_its_sidecar(tmp_path, probe_bundle, write_plan):
+def test_a_plan_goes_into_the_repository_with_its_sidecar(tmp_path, half_bundle, write_plan):
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
-    plan = write_plan(probe_bundle, tmp_path / "cnn.plan", max_batch=32)
-    write_repository(probe_bundle, tmp_path / "gpu", Target.GPU, plan)
+    plan = write_plan(half_bundle, tmp_path / "cnn.plan", max_batch=32)
+    write_repository(half_bundle, tmp_path / "gpu", Target.GPU, plan)
     version = tmp_path / "gpu" / "cnn" / "1"
-    assert check_plan(version / "model.plan", probe_bundle).max_batch == 32
+    assert check_plan(version / "model.plan", half_bundle.manifest).max_batch == 32
     assert sorted(file.name for file in version.iterdir()) == ["model.plan", "model.plan.json"]
     for file in (tmp_path / "gpu").glob("*/config.pbtxt"):
         config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
@@ -216,14 +216,14 @@ def test_a_plan_goes_into_the_repository_with_its_sidecar(tmp_path, probe_bundle
     ("fields", "words"),
     [
         ({"plan_sha256": "0" * 64}, "does not match the digest"),
-        ({"onnx_sha256": "0" * 64}, "not the bundle probe@"),
+        ({"onnx_sha256": "0" * 64}, "not that of the bundle half"),
         ({"library": "tensorrt_rtx"}, "Triton does not load"),
     ],
 )
-def test_a_plan_that_cannot_serve_the_bundle_is_refused(tmp_path, probe_bundle, write_plan, fields, words):
-    plan = write_plan(probe_bundle, tmp_path / "cnn.plan", **fields)
+def test_a_plan_that_cannot_serve_the_bundle_is_refused(tmp_path, half_bundle, write_plan, fields, words):
+    plan = write_plan(half_bundle, tmp_path / "cnn.plan", **fields)
     with pytest.raises(CommandError, match=words):
-        write_repository(probe_bundle, tmp_path / "gpu", Target.GPU, plan)
+        write_repository(half_bundle, tmp_path / "gpu", Target.GPU, plan)
     assert not (tmp_path / "gpu").exists()
 
 

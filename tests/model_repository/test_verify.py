@@ -94,6 +94,18 @@ def test_a_repository(probe_bundle, tmp_path, target, capsys):
         verify_repository(models)
 
 
+def test_a_repository_with_a_plan(half_bundle, write_plan, tmp_path):
+    models = tmp_path / "models"
+    write_repository(half_bundle, models, Target.GPU, write_plan(half_bundle, tmp_path / "cnn.plan"))
+    assert verify_repository(models).golden == ()
+    plan = models / "cnn" / "1" / "model.plan"
+    plan.write_bytes(plan.read_bytes() + b"1")
+    assert verify(models) == 4
+    plan.with_name("model.plan.json").unlink()
+    with pytest.raises(BundleError, match=r"has no model\.plan\.json beside it"):
+        verify_repository(models)
+
+
 @pytest.mark.server
 def test_a_server_scores_them(probe_server, probe_bundle, wrong_bundle, capsys):
     assert verify_server(probe_bundle, probe_server) == f"{probe_server} in fp32"
