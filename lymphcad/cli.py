@@ -23,7 +23,12 @@ GROUP = "lymphcad.commands"
 WRONG_COMMAND = 2
 PROOF_FAILED = 4
 INTERRUPTED = 130
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "pytriton": "nvidia-pytriton"}
+_DISTRIBUTIONS = {
+    "cyclonedx": "cyclonedx-python-lib",
+    "modelopt": "nvidia-modelopt",
+    "pytriton": "nvidia-pytriton",
+    "sklearn": "scikit-learn",
+}
 
 
 class _Stages(TyperGroup):

@@ -76,14 +76,17 @@ def export_bundle(
     Raises
     ------
     CommandError
-        If the folder exists, or the key cannot be read.
+        If the folder exists or cannot be written to, or the key cannot be read.
     """
     key = None if sign is None else read_private_key(sign)
     if out.exists():
         raise CommandError(f"'{out}' exists: name a new folder for the bundle")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # A kill or a full disk leaves a folder that no one takes for a bundle.
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # A kill leaves a folder that no one takes for a bundle.
+        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise CommandError(f"'{out}' cannot be made ({error.strerror}): name another folder for the bundle") from None
     try:
         size = int(window["size"])
         preprocess = Preprocess(**window)
@@ -111,6 +114,10 @@ def export_bundle(
             (beside / SIGNATURE).write_bytes(key.sign((beside / BUNDLE_JSON).read_bytes()))
         beside.chmod(0o755)
         beside.rename(out)
+    except OSError as error:
+        raise CommandError(
+            f"the bundle '{out}' could not be written ({error.strerror or error}): make room or name another folder"
+        ) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return Bundle(out)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from lymphcad_train.weights import load_weights  # noqa: E402
 
 from lymphcad.bundle import Bundle, sha256  # noqa: E402
 from lymphcad.cli import main  # noqa: E402
+from lymphcad.errors import CommandError  # noqa: E402
 from lymphcad.golden import read_golden  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -300,6 +302,23 @@ def test_a_kill_leaves_nothing_that_looks_like_a_bundle(tmp_path, monkeypatch, b
     assert list(tmp_path.rglob("cnn.fp32.onnx"))
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.rglob("bundle.json"))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, brightness, window):
+    """No file may grow beyond 1,000 bytes, which is refused as a full disk is."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    meaning = Meaning("a", "brightness", 0.5, 1.0, 1.0)
+    (tmp_path / "there").mkdir()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(CommandError, match=r"could not be written \(File too large\): make room"):
+            export_bundle(tmp_path / "there" / "out", brightness, window, meaning)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not list((tmp_path / "there").iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match=r"cannot be made \(Not a directory\)|cannot be made \(File exists\)"):
+        export_bundle(tmp_path / "file" / "out", brightness, window, meaning)
 
 
 def test_another_cohort_calibrates_only_where_it_is_said(trained_run, made_cohort, quick, tmp_path, capsys):
