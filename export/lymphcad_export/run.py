@@ -221,7 +221,9 @@ def _command(run: Path, out: Path, wanted: Wanted) -> str:
 
 def _own_licence() -> Path:
     """Return the licence of this project, as it is installed."""
-    found = [Path(str(file.locate())) for file in files("lymphcad") or [] if file.name == LICENSE]
+    # Not one of a bundle that is installed with it, which stands in the same list.
+    listed = [file for file in files("lymphcad") or [] if file.parts[0].endswith(".dist-info")]
+    found = [Path(str(file.locate())) for file in listed if file.name == LICENSE]
     if not found:
         raise CommandError("the installed lymphcad has no licence file: install it again, or give one with --license")
     return found[0]

@@ -5,6 +5,7 @@ import json
 import resource
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -112,6 +113,7 @@ def test_the_bundle_carries_the_runs_meaning_and_its_proofs(exported, trained_ru
         assert one["flips"] <= proof["limits"][one["precision"]]["flipped_share"] * 16
         assert one["heatmap_correlation"] > 0.9
     assert {"sha256", "crops", "part", "cohort_sha256"} == set(proof["calibration"])
+    assert (exported / "LICENSE").read_text() == (Path(__file__).parents[2] / "LICENSE").read_text()
     for name in ("bundle.json", "parity.json", "model_card.md", "sbom.cdx.json"):
         assert str(trained_run.parent) not in (exported / name).read_text()
     card = (exported / "model_card.md").read_text()

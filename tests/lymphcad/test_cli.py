@@ -75,6 +75,8 @@ def test_extra_for():
     assert extra_for("onnxruntime", "serve") == "serve"
     assert extra_for("torch.nn", "train") == "train"
     assert extra_for("sklearn.metrics", "train") == "train"
+    assert extra_for("modelopt", "export") == "export"
+    assert extra_for("cyclonedx.model", "export") == "export"
     assert extra_for("streamlit", "score") == "dashboard"
     assert extra_for("nothing_of_ours", "train") is None
 
