@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lymphcad_export.half import POOLING, to_half
+from lymphcad_export.half import half_by_cost, to_half
 from lymphcad_export.onnx_graphs import cnn_file, write_edge
 from lymphcad_export.quantize import Quantizer
 
@@ -69,21 +69,27 @@ def _as_it_is(folder: Path, crops: npt.NDArray[np.float32]) -> Iterator[dict[str
 
 
 def _half(folder: Path, crops: npt.NDArray[np.float32]) -> Iterator[dict[str, Any]]:
-    """Convert everything to float16, then everything but sums over many values."""
-    for kept in ((), POOLING):
-        to_half(cnn_file(folder, "fp32"), cnn_file(folder, "fp16"), crops, kept)
-        yield {"operators_in_float32": list(kept), "in_words": "pooling"}
+    """Convert everything to float16, then leave the costliest groups of nodes in float32."""
+    source = cnn_file(folder, "fp32")
+    for kept in _more_and_more(lambda: half_by_cost(source, crops)):
+        to_half(source, cnn_file(folder, "fp16"), crops, kept)
+        yield {"nodes_in_float32": kept, "in_words": f"the {len(kept)} costliest nodes"}
 
 
 def _quantized(folder: Path, crops: npt.NDArray[np.float32]) -> Iterator[dict[str, Any]]:
-    """Quantize all convolutions, then leave the costliest 1, 2, 4, ... groups of them in float32, up to half."""
+    """Quantize all convolutions, then leave the costliest groups of them in float32."""
     quantizer = Quantizer(cnn_file(folder, "fp32"), crops)
-    groups: list[list[str]] = []
-    count = 0
-    while count <= len(groups) // 2:
-        kept = [name for group in groups[:count] for name in group]
+    for kept in _more_and_more(quantizer.by_cost):
         quantizer.write(cnn_file(folder, "int8"), kept)
         words = f"the {len(kept)} costliest of {len(quantizer.convolutions)} convolutions"
         yield {"convolutions_in_float32": kept, "of": len(quantizer.convolutions), "in_words": words}
-        groups = groups or quantizer.by_cost()  # reached only where the proof failed
-        count = max(1, 2 * count)
+
+
+def _more_and_more(by_cost: Callable[[], list[list[str]]]) -> Iterator[list[str]]:
+    """Yield no name, then those of the costliest 1, 2, 4, ... groups, up to half; costs are measured when needed."""
+    yield []
+    groups = by_cost()
+    count = 1
+    while count <= len(groups) // 2:
+        yield [name for group in groups[:count] for name in group]
+        count *= 2

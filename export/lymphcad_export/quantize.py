@@ -29,9 +29,9 @@ earlier demo bundle the logits' standard deviation was 0.031 with them in eight 
 _BATCH = 16
 _CORRECTED_ON = 256
 """Calibration crops over which the logits' shift is averaged."""
-_LOOKED_AT = 32
+LOOKED_AT = 32
 """Calibration crops on which the cost of some convolutions is measured."""
-_GROUPS = 16
+GROUPS = 16
 """At most, whose costs are measured. Neighbours share a tensor, whose steps cost the one as much as the other."""
 
 
@@ -68,7 +68,7 @@ class Quantizer:
             )
             calibrator.collect_data(_Crops(crops))
             self._ranges = calibrator.compute_data()
-        self._logits = _logits(source.read_bytes(), crops[:_CORRECTED_ON])
+        self._logits = logits_of(source.read_bytes(), crops[:_CORRECTED_ON])
 
     @property
     def convolutions(self) -> list[str]:
@@ -88,21 +88,21 @@ class Quantizer:
         quantized = self._quantized([], [*self._edges, *keep])
         bias = _bias(quantized.graph)
         if bias is not None:  # there are logits without one
-            found = _logits(quantized.SerializeToString(), self._crops[:_CORRECTED_ON])
+            found = logits_of(quantized.SerializeToString(), self._crops[:_CORRECTED_ON])
             shift = (found - self._logits).mean(axis=0)
             bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) - shift, bias.name))
         target.write_bytes(quantized.SerializeToString(deterministic=True))
 
     def by_cost(self) -> list[list[str]]:
         """Return the convolutions in groups of neighbours, the group first that moves the logits most by itself."""
-        crops, logits = self._crops[:_LOOKED_AT], self._logits[:_LOOKED_AT]
+        crops, logits = self._crops[:LOOKED_AT], self._logits[:LOOKED_AT]
         margin = logits[:, 1] - logits[:, 0]
         costs = []
-        for part in np.array_split(np.arange(len(self._inner)), min(_GROUPS, len(self._inner))):
+        for part in np.array_split(np.arange(len(self._inner)), min(GROUPS, len(self._inner))):
             group = [self._inner[at] for at in part]
             names = [node.name for node in group]
             followers = [self._followers[node.output[0]] for node in group if node.output[0] in self._followers]
-            found = _logits(self._quantized([*names, *followers], []).SerializeToString(), crops)
+            found = logits_of(self._quantized([*names, *followers], []).SerializeToString(), crops)
             # The mean is taken out of the bias afterwards, so it costs nothing.
             costs.append((float(np.std(found[:, 1] - found[:, 0] - margin)), names))
         return [names for _, names in sorted(costs, key=lambda cost: -cost[0])]
@@ -137,7 +137,8 @@ def _bias(graph: onnx.GraphProto) -> onnx.TensorProto | None:
     return None
 
 
-def _logits(model: bytes, crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def logits_of(model: bytes, crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return what a CNN graph makes of crops, float32 [N, 1, S, S], in ONNX Runtime: LOGITS, float32 [N, 2]."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     batches = (crops[first : first + _BATCH] for first in range(0, len(crops), _BATCH))
     return np.concatenate([session.run(["LOGITS"], {"CROP": batch})[0] for batch in batches])

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 import lymphcad_export.parity  # noqa: E402
 from lymphcad_export.bundle import Meaning, export_bundle  # noqa: E402
-from lymphcad_export.half import POOLING, to_half  # noqa: E402
+from lymphcad_export.half import half_by_cost, to_half  # noqa: E402
 from lymphcad_export.quantize import Quantizer  # noqa: E402
 from lymphcad_export.scores import EDGE, crops_of, engine_scores, open_graphs, torch_scores  # noqa: E402
 from lymphcad_train.cohort import load_windows  # noqa: E402
@@ -154,16 +154,26 @@ def test_sixteen_bits_are_strongly_typed(exported):
     assert {weights[node.input[1]] for node in convolutions} == {onnx.TensorProto.FLOAT16}
 
 
-def test_pooling_can_stay_in_float32(exported, training_crops, tmp_path):
-    to_half(exported / "cnn.fp32.onnx", tmp_path / "half.onnx", training_crops, POOLING)
-    model = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "half.onnx"))
-    types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)}
-    pools = [node for node in model.graph.node if node.op_type in POOLING]
-    assert pools
-    assert {types[node.output[0]] for node in pools} == {onnx.TensorProto.FLOAT}
-    whole = onnx.shape_inference.infer_shapes(onnx.load(exported / "cnn.fp16.onnx"))
-    types = {value.name: value.type.tensor_type.elem_type for value in (*whole.graph.value_info, *whole.graph.output)}
-    assert onnx.TensorProto.FLOAT16 in {types[n.output[0]] for n in whole.graph.node if n.op_type in POOLING}
+def test_what_costs_most_in_sixteen_bits_can_stay_in_float32(exported, training_crops, tmp_path):
+    source = exported / "cnn.fp32.onnx"
+    groups = half_by_cost(source, training_crops)
+    names = [node.name for node in onnx.load(source).graph.node]
+    assert sorted(name for group in groups for name in group) == sorted(names)
+    to_half(source, tmp_path / "half.onnx", training_crops, groups[0])
+    model = onnx.load(tmp_path / "half.onnx")
+    weights = {one.name: one.data_type for one in model.graph.initializer}
+    types = {node.name: weights.get(node.input[1]) for node in model.graph.node if node.op_type == "Conv"}
+    kept = set(types) & set(groups[0])
+    assert {types[name] for name in kept} <= {onnx.TensorProto.FLOAT}
+    assert {types[name] for name in set(types) - kept} == {onnx.TensorProto.FLOAT16}
+
+    def off(path):
+        session = onnxruntime.InferenceSession(path)
+        return np.std(session.run(["LOGITS"], {"CROP": training_crops})[0] - exact)
+
+    exact = onnxruntime.InferenceSession(source).run(["LOGITS"], {"CROP": training_crops})[0]
+    to_half(source, tmp_path / "least.onnx", training_crops, groups[-1])
+    assert off(tmp_path / "half.onnx") < off(tmp_path / "least.onnx")
 
 
 def test_int8_is_a_quarter_of_the_size_and_keeps_the_maps_in_float(exported):
@@ -263,7 +273,7 @@ def test_graphs_that_differ_from_torch_are_not_published(trained_run, quick, tmp
     monkeypatch.setitem(limits, "fp16", replace(limits["fp16"], probability=1e-9))
     assert export(trained_run, tmp_path / "out", "--precision", "fp16") == 4
     said = capsys.readouterr().err
-    assert "trying with pooling in float32" in said
+    assert "costliest nodes in float32" in said
     assert "too far from torch, nothing was published" in said
     assert [path.name for path in tmp_path.iterdir()] == ["out.refused"]
     proof = json.loads((tmp_path / "out.refused" / "parity.json").read_text())
