@@ -45,8 +45,8 @@ def test_what_serving_is_measured_with_unless_a_bundle_is_named(tmp_path):
         untrained(tmp_path / str(int8), "tf_efficientnet_lite0", window, mirrored=True, int8=int8)
         for int8 in (False, True)
     ]
-    assert [bundle.manifest.precision for bundle in made] == ["fp32", "int8"]
-    sizes = [(bundle.path / "cnn.onnx").stat().st_size for bundle in made]
+    assert [bundle.manifest.precisions for bundle in made] == [("fp32",), ("int8",)]
+    sizes = [bundle.cnn(bundle.manifest.preferred).stat().st_size for bundle in made]
     assert sizes[1] < 0.4 * sizes[0]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 
@@ -15,7 +16,8 @@ def test_the_demo_bundle_is_whole_small_and_honest():
     bundle = Bundle(DEMO_BUNDLE)
     assert sum(file.stat().st_size for file in DEMO_BUNDLE.iterdir()) <= 30e6
     manifest = bundle.manifest
-    assert manifest.precision == "int8"
+    assert manifest.precisions == ("int8",)
+    assert all(one["flips"] <= 1 for one in json.loads((DEMO_BUNDLE / "parity.json").read_text())["artefacts"])
     assert manifest.training["patients"] == PAPER_PATIENTS
     test = manifest.metrics["test"]
     low, high = test["auroc_ci95"]
