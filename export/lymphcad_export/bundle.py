@@ -14,7 +14,7 @@ from lymphcad_train.graphs import Cam, Preprocess
 from lymphcad.bundle import BUNDLE_JSON, PRECISIONS, Bundle, Precision, write_bundle
 from lymphcad.bundle import Preprocess as Window
 from lymphcad.errors import CommandError
-from lymphcad.golden import OUTPUTS, TOLERANCES, golden_inputs, write_golden
+from lymphcad.golden import OUTPUTS, TOLERANCES, golden_inputs, widened, write_golden
 from lymphcad.signature import SIGNATURE, read_private_key
 from lymphcad_export.onnx_graphs import cnn_file, edge_file, write_edge, write_graphs
 from lymphcad_export.sbom import SBOM, write_sbom
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
+
+    from lymphcad.bundle import Tolerance
 
 _PACKAGES = ("lymphcad", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nvidia-modelopt")
 
@@ -104,10 +106,8 @@ def export_bundle(
             fields |= finish(beside)
         precisions: list[Precision] = fields["precisions"]
         _keep(beside, precisions)
-        _write_golden(beside, Window(**window), precisions)
-        fields["golden"] = {
-            name: tolerance.model_dump() for name, tolerance in TOLERANCES.items() if name in {*precisions, "bf16"}
-        }
+        tolerances = _write_golden(beside, Window(**window), precisions)
+        fields["golden"] = {name: tolerance.model_dump() for name, tolerance in tolerances.items()}
         write_sbom(beside / SBOM)
         write_bundle(beside, fields)
         if key is not None:
@@ -133,15 +133,20 @@ def _keep(folder: Path, precisions: list[Precision]) -> None:
             write_edge(folder, precision)
 
 
-def _write_golden(folder: Path, window: Window, precisions: list[Precision]) -> None:
-    """Write the golden inputs, and what the served engine makes of them in each precision."""
+def _write_golden(folder: Path, window: Window, precisions: list[Precision]) -> dict[str, Tolerance]:
+    """Write the golden inputs, what the served engine makes of them in each precision, and return the tolerances."""
     inputs = golden_inputs(window)
     outputs, crop = {}, {}
+    tolerances = {"bf16": TOLERANCES["bf16"]}
     for precision in precisions:
         answer = open_graphs(folder, precision, SERVED)(inputs)
+        other = open_graphs(folder, precision, "onnxruntime")(inputs)
         outputs[precision] = {name: answer[name] for name in OUTPUTS}
         crop = {"CROP": answer["CROP"]}
+        tolerances[precision] = widened(TOLERANCES[precision], other, answer)
+        tolerances["bf16"] = widened(tolerances["bf16"], other, answer)
     write_golden(folder, inputs | crop, outputs)
+    return tolerances
 
 
 def maps_of(network: nn.Module, size: int) -> tuple[int, int]:
