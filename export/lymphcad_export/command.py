@@ -80,6 +80,8 @@ def evaluate(
 
     if (run is None) == (bundle is None):
         raise CommandError("one of --run and --bundle says what is evaluated: give one of them")
+    if run is not None and precision is not None:
+        raise CommandError("a run is evaluated as it was trained, in float32: give --precision with --bundle")
     if not result.parent.is_dir() or result.suffix == ".csv":
         raise CommandError(f"--json '{result}' is no place for the figures: name a .json file in an existing folder")
     console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from lymphcad.bundle import CAM, PREPROCESS, Precision
 from lymphcad_export.onnx_graphs import cnn_file, edge_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -93,7 +93,7 @@ def engine_scores(folder: Path, precision: Precision, engine: str, windows: Wind
         In the order of `rows`.
     """
     run = open_graphs(folder, precision, engine)
-    answers = [run(inputs) for inputs in _inputs(windows, rows)]
+    answers = (run(inputs) for inputs in _inputs(windows, rows))  # of which only the outputs are kept
     return _scores([(answer["PROBABILITY"], answer["HEATMAP"]) for answer in answers])
 
 
@@ -145,11 +145,9 @@ def open_cam(folder: Path) -> Run:
     return _onnxruntime(folder / CAM)
 
 
-def _inputs(windows: Windows, rows: Sequence[int]) -> list[Arrays]:
-    return [
-        {"IMAGE": image.numpy(), "SPACING_MM": spacing.numpy(), "CENTER": center.numpy()}
-        for image, spacing, center in _batches(windows, rows)
-    ]
+def _inputs(windows: Windows, rows: Sequence[int]) -> Iterator[Arrays]:
+    for image, spacing, center in _batches(windows, rows):
+        yield {"IMAGE": image.numpy(), "SPACING_MM": spacing.numpy(), "CENTER": center.numpy()}
 
 
 def _batches(windows: Windows, rows: Sequence[int]) -> DataLoader[Any]:

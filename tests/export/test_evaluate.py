@@ -80,6 +80,7 @@ def test_commands_that_are_wrong(made_cohort, bundle, probe_bundle, trained_run,
     for options, expected in (
         ([], "give one of them"),
         (["--run", trained_run, "--bundle", bundle], "give one of them"),
+        (["--run", trained_run, "--precision", "int8"], "give --precision with --bundle"),
         (["--bundle", bundle, "--part", "test"], "no rows with split test"),
         (["--bundle", tmp_path / "none"], "none"),
         (["--bundle", probe_bundle.path, "--precision", "int8"], "has its CNN in fp32, and int8 was asked for"),

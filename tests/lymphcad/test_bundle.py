@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from lymphcad.bundle import Bundle, Tolerance
 from lymphcad.cli import main
 from lymphcad.errors import BundleError, CommandError
-from lymphcad.golden import GoldenError, check_golden, read_golden
+from lymphcad.golden import GoldenError, check_golden, read_golden, widened
 from lymphcad.signature import SIGNATURE, read_private_key, read_public_key
 
 
@@ -150,6 +150,20 @@ def test_a_golden_output_of_another_shape(probe_bundle):
     tolerance = probe_bundle.manifest.golden["fp32"]
     with pytest.raises(GoldenError, match=r"gives PROBABILITY as \[1, 1\]"):
         check_golden({"PROBABILITY": golden["PROBABILITY"][:1]}, golden, tolerance, "an engine")
+
+
+def test_a_tolerance_holds_what_the_engines_differ_where_the_bundle_was_made(probe_bundle):
+    golden = read_golden(probe_bundle, "fp32")
+    least = Tolerance(probability=0.01, heatmap=3.0, relative=0.02)
+    assert widened(least, golden, golden) == least
+    other = {**golden, "HEATMAP": golden["HEATMAP"].astype(np.int16)}
+    other["HEATMAP"][2] += 12  # one crop of four: verify looks at each
+    wide = widened(least, other, golden)
+    assert wide == least.model_copy(update={"heatmap": 24.0})
+    check_golden({"HEATMAP": other["HEATMAP"][2:3]}, {"HEATMAP": golden["HEATMAP"][2:3]}, wide, "an engine")
+    for name, field in (("PROBABILITY", "probability"), ("LOGITS", "relative"), ("MAPS", "relative")):
+        wide = widened(least, {**golden, name: golden[name] * np.float32(1.5)}, golden)
+        assert getattr(wide, field) > getattr(least, field)
 
 
 def test_golden_inputs_show_nodes_and_no_patient(probe_bundle):
