@@ -193,12 +193,19 @@ class Bundle:
         BundleError
             If the bundle has no such graph.
         """
-        if precision not in self.manifest.precisions:
+        return self._graph(_cnn(precision), precision)
+
+    def edge(self, precision: Precision) -> Path:
+        """Return the file of the merged graph in a precision; parameters, value and error as in `cnn`."""
+        return self._graph(f"edge.{precision}.onnx", precision)
+
+    def _graph(self, name: str, precision: Precision) -> Path:
+        if precision not in self.manifest.precisions or name not in self.manifest.files:
             raise BundleError(
                 f"the bundle '{self.path}' has its CNN in {', '.join(self.manifest.precisions)}, and {precision} was"
                 f" asked for: export it with --precision {precision}"
             )
-        return self.path / _cnn(precision)
+        return self.path / name
 
     @property
     def label(self) -> str:

@@ -41,6 +41,8 @@ class Reason(str, Enum):
     MODEL_MISSING = "model_missing"
     OTHER_BUNDLE = "other_bundle"
     BAD_ANSWER = "bad_answer"
+    # the runner of the edge variant
+    RUNNER_ERROR = "runner_error"
 
 
 class LymphcadError(Exception):
@@ -88,7 +90,7 @@ class Refusal(LymphcadError):  # noqa: N818 - it is no error of the program's
 
 
 class ServerError(LymphcadError):
-    """The server is away, not ready, lacks the model, serves another bundle or answers with something else.
+    """The server is away, not ready, lacks the model, serves another bundle or answers wrongly; or a runner fails.
 
     Parameters
     ----------

@@ -13,9 +13,9 @@ import numpy as np
 from lymphcad.bundle import GOLDEN, Precision, Tolerance
 from lymphcad.errors import ProofError
 from lymphcad.geometry import cut_window
-from lymphcad.phantom.sample import sample_nodes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -55,6 +55,8 @@ def golden_inputs(preprocess: Preprocess) -> Arrays:
     dict of str to array
         IMAGE int16 [4, h, w], SPACING_MM float32 [4, 2], CENTER float32 [4, 2].
     """
+    from lymphcad.phantom.sample import sample_nodes  # which only an export needs, not each start of a runner
+
     windows = [cut_window(*node, preprocess.field_of_view_mm, preprocess.size) for node in sample_nodes(_COUNT, _SEED)]
     return {
         "IMAGE": np.stack([window.image for window in windows]),
@@ -120,6 +122,30 @@ def check_golden(found: Arrays, expected: Arrays, tolerance: Tolerance, who: str
                 f"{who} does not compute what the bundle was proven with: {name} of the golden inputs is off by"
                 f" {distance:.3g}, and at most {limit:g} is accepted; {todo}"
             )
+
+
+def score_golden(run: Callable[[Arrays], Arrays], expected: Arrays, tolerance: Tolerance, who: str) -> None:
+    """Run golden inputs one by one, as they come in service, and check everything that comes of them.
+
+    Parameters
+    ----------
+    run
+        Takes IMAGE, SPACING_MM, CENTER and CROP, or some of them, a batch of one; its outputs may be among its inputs.
+    expected
+        What `read_golden` returns, or some of it.
+    tolerance, who
+        As in `check_golden`.
+
+    Raises
+    ------
+    GoldenError
+        As in `check_golden`.
+    """
+    for row in range(len(next(iter(expected.values())))):
+        wanted = {name: value[row : row + 1] for name, value in expected.items()}
+        answer = run({name: wanted[name] for name in INPUTS if name in wanted})
+        made = {name: answer[name] for name in ("CROP", *OUTPUTS) if name in answer and name in wanted}
+        check_golden(made, wanted, tolerance, who)
 
 
 def widened(tolerance: Tolerance, found: Arrays, expected: Arrays) -> Tolerance:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from lymphcad_client.options import Bundled, Engines, Key, Precision, RunnerName
+
 SOME_NOT_SCORED = 3
 
 
@@ -16,12 +18,19 @@ def score(
     out: Annotated[Path | None, typer.Option(help="Folder for results.csv and the overlays.")] = None,
     nodes: Annotated[Path | None, typer.Option(help="Table of nodes: image,row,col[,node].")] = None,
     node: Annotated[str | None, typer.Option(help="ROW,COL of one node in each image, pixels from 0.")] = None,
-    server: Annotated[str, typer.Option(help="Address of the Triton server.")] = "grpc://127.0.0.1:8001",
+    server: Annotated[
+        str | None, typer.Option(help="Address of the Triton server.", show_default="grpc://127.0.0.1:8001")
+    ] = None,
     bundle: Annotated[Path | None, typer.Option(help="Accept answers of this bundle only.")] = None,
+    edge: Bundled = None,
+    runner: RunnerName = "auto",
+    precision: Precision = None,
+    engines: Engines = None,
+    key: Key = None,
     overlays: Annotated[bool, typer.Option(help="Write a picture of each scored node.")] = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
-    """Score lymph nodes on CT images on a Triton server.
+    """Score lymph nodes on CT images, on a Triton server or in this process.
 
     Each node has its row in results.csv, in order: scored, or refused with the reason.
     """
@@ -32,15 +41,14 @@ def score(
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from lymphcad.bundle import Bundle
     from lymphcad.errors import CommandError
     from lymphcad.images import ImageFinder, list_images
     from lymphcad.tables import NodeRow, read_nodes
     from lymphcad_client.batch import Result, score_nodes
+    from lymphcad_client.opening import open_scorer
     from lymphcad_client.overlay import write_overlay
     from lymphcad_client.results import write_results
     from lymphcad_client.table import SHOWN, results_table
-    from lymphcad_client.triton import TritonScorer
 
     if out is None:
         raise CommandError("no folder for the results was given: name one with --out")
@@ -57,11 +65,13 @@ def score(
         rows = [NodeRow(line, str(file), row, col, str(line)) for line, file in enumerate(files, start=1)]
         finder = ImageFinder(Path(), [])
     signal.signal(signal.SIGTERM, _stop)
-    digest = None if bundle is None else Bundle(bundle).digest
     console = Console(stderr=True)
     shown: list[Result] = []
     counts: Counter[str] = Counter()
-    with TritonScorer(server, bundle_digest=digest) as scorer:
+    with open_scorer(
+        server=server, bundle=bundle, edge=edge, runner=runner, precision=precision, engines=engines, key=key
+    ) as scorer:
+        console.print(scorer.about, highlight=False, soft_wrap=True, markup=False)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

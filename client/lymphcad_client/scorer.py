@@ -11,10 +11,19 @@ if TYPE_CHECKING:
 
 
 class Scorer(Protocol):
-    """Scores one node at a time; safe to call from several threads."""
+    """Scores one node at a time; safe to call from several threads.
+
+    Attributes
+    ----------
+    manifest, digest
+        Of the bundle that answers.
+    about
+        A sentence for people: who answers, and in which precision.
+    """
 
     manifest: Manifest
     digest: str
+    about: str
 
     def score(self, ct: CtSlice, row: float, col: float) -> Finding:
         """Score the node at (row, col), zero-based pixel coordinates.

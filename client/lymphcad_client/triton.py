@@ -90,6 +90,8 @@ class TritonScorer:
     cnn_precision, computed_in
         Of the bundle's CNN graphs the one that is served, and the precision whose tolerance the server's answers keep:
         the same, or ``bf16``.
+    about
+        A sentence for people: who answers, and in which precision.
 
     Raises
     ------
@@ -118,6 +120,7 @@ class TritonScorer:
                     f"{self._address} serves bundle {self.digest[:12]}, and {bundle_digest[:12]} was asked for: serve"
                     " that bundle, or leave --bundle out",
                 )
+            self.about = f"Scored in {self.computed_in} by the Triton server at {self._address}."
         except BaseException:
             self.close()
             raise

@@ -1,4 +1,4 @@
-"""``lymphcad demo``: a phantom study through a real server, from nothing to pictures."""
+"""``lymphcad demo``: a phantom study through a real server, or without one, from nothing to pictures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="A new folder.")] = Path("demo-out"),
     bundle: Annotated[Path | None, typer.Option(help="The bundle to serve; the demo bundle without it.")] = None,
 ) -> None:
-    """Make a sample study, start Triton, score the study, and stop the server."""
+    """Make a sample study, start Triton, score the study, and stop the server; where none can run, score without."""
     import os
     import tempfile
 
@@ -21,10 +21,11 @@ def demo(
     from rich.console import Console
 
     from lymphcad.bundle import Bundle
+    from lymphcad.errors import CommandError
     from lymphcad.phantom.cohort import write_cohort
     from lymphcad_serve.assets import DEMO_BUNDLE
     from lymphcad_serve.repository import Target, write_repository
-    from lymphcad_serve.server import Server, free_ports
+    from lymphcad_serve.server import Server, check_server, free_ports
 
     served = Bundle(bundle or DEMO_BUNDLE)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -32,17 +33,25 @@ def demo(
     with console.status("Making a sample study"):
         # Another seed than the cohort that the demo bundle learned from, so other patients.
         write_cohort(study, _PATIENTS, _IMAGES, _SEED, workers=min(os.cpu_count() or 1, _PATIENTS), advance=_ignore)
-    with tempfile.TemporaryDirectory(prefix="lymphcad-repository-") as folder:
-        models = Path(folder) / "models"
-        write_repository(served, models, Target.EMBEDDED)
-        with console.status("Starting tritonserver"):
-            server = Server(models, free_ports())
-        with server:
-            console.print(f"tritonserver is ready at {server.address}, serving {served.label}.")
-            score(images=[], out=out, nodes=study / "cohort.csv", server=server.address, bundle=served.path)
-    console.print(
-        f"The server has stopped. Pictures: {out / 'overlays'}. What the nodes really are: {study / 'cohort.csv'}."
-    )
+    table = study / "cohort.csv"
+    try:
+        check_server()
+    except CommandError as error:
+        console.print(
+            f"No Triton server can run on this machine ({error}): the edge variant scores without one.", markup=False
+        )
+        score(images=[], out=out, nodes=table, edge=served.path)
+    else:
+        with tempfile.TemporaryDirectory(prefix="lymphcad-repository-") as folder:
+            models = Path(folder) / "models"
+            write_repository(served, models, Target.EMBEDDED)
+            with console.status("Starting tritonserver"):
+                server = Server(models, free_ports())
+            with server:
+                console.print(f"tritonserver is ready at {server.address}, serving {served.label}.")
+                score(images=[], out=out, nodes=table, server=server.address, bundle=served.path)
+        console.print("The server has stopped.")
+    console.print(f"Pictures: {out / 'overlays'}. What the nodes really are: {table}.")
 
 
 def _ignore(_: int) -> None:

@@ -183,8 +183,20 @@ def _check_free(port: int) -> None:
             ) from None
 
 
-def _embedded(folder: Path, environment: dict[str, str]) -> list[str]:
-    """Lay out the server of nvidia-pytriton, and return how to call it."""
+def check_server() -> None:
+    """Refuse a machine that has no tritonserver to start.
+
+    Raises
+    ------
+    CommandError
+        If there is none on PATH, and none is installed that fits this Python.
+    """
+    if shutil.which("tritonserver") is None:
+        _installed()
+
+
+def _installed() -> tuple[Path, Path]:
+    """Return the folders of nvidia-pytriton's server and of its stub for this Python."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise CommandError(
@@ -195,6 +207,12 @@ def _embedded(folder: Path, environment: dict[str, str]) -> list[str]:
     stub = package / "python_backend_stubs" / f"{sys.version_info[0]}.{sys.version_info[1]}"
     if not (stub / "triton_python_backend_stub").is_file():
         raise CommandError(f"the embedded tritonserver has no stub for Python {stub.name}: use Python 3.10 to 3.12")
+    return package, stub
+
+
+def _embedded(folder: Path, environment: dict[str, str]) -> list[str]:
+    """Lay out the server of nvidia-pytriton, and return how to call it."""
+    package, stub = _installed()
     backend = folder / "backends" / "python"
     shutil.copytree(package / "backends" / "python", backend)
     shutil.copy2(stub / "triton_python_backend_stub", backend)

@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from google.protobuf import text_format
+from lymphcad_client.edge.runner import PACKAGES, check_runner, choose_runner, installed
 from lymphcad_client.triton import TritonScorer
 from tritonclient.grpc import model_config_pb2
 
 from lymphcad.bundle import GOLDEN, Bundle, Manifest, Tolerance, bundle_label, parse_manifest, sha256
 from lymphcad.errors import BundleError, CommandError
-from lymphcad.golden import INPUTS, OUTPUTS, check_golden, read_golden
+from lymphcad.golden import INPUTS, check_golden, read_golden, score_golden
 from lymphcad.plan import check_plan
 from lymphcad.slice import CtSlice
 from lymphcad_serve.assets import MODEL_REPOSITORY
 from lymphcad_serve.repository import CODE, ENSEMBLE, STEPS, VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     Arrays = dict[str, npt.NDArray[Any]]
-
-_ENGINES = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class Verified:
 
 
 def verify_bundle(path: Path, key: Path | None = None) -> Verified:
-    """Check the digests of a bundle, and score its golden inputs again in each precision and engine.
+    """Check the digests of a bundle, and score its golden inputs again in each precision with all that is installed.
+
+    The three graphs one after the other, as the embedded server runs them, and the merged one in each runner.
 
     Parameters
     ----------
@@ -75,15 +78,23 @@ def verify_bundle(path: Path, key: Path | None = None) -> Verified:
         If the golden inputs give something else on this machine.
     """
     bundle = Bundle(path, key)
-    manifest = bundle.manifest
+    manifest, runners = bundle.manifest, installed()
+    if not runners:
+        raise CommandError("nothing is installed that scores the golden inputs: pip install 'lymphcad[edge]'")
     golden = []
     for precision in manifest.precisions:
-        expected, cnn = read_golden(bundle, precision), bundle.cnn(precision).stem
-        for engine in _ENGINES:
-            on_openvino = [cnn] if engine == "openvino" else []
-            who = f"{precision} in {engine}"
-            _score(_engine(path, ["preprocess", cnn, "cam"], on_openvino), expected, manifest.golden[precision], who)
+        cnn = bundle.cnn(precision).stem
+        for name in runners if len(runners) == len(PACKAGES) else ():
+            on_openvino = [cnn] if name == "openvino" else []
+            chain = _engine(path, ["preprocess", cnn, "cam"], on_openvino)
+            who = f"{precision} in {name}"
+            score_golden(_run(chain), read_golden(bundle, precision), manifest.golden[precision], who)
             golden.append(who)
+        for name in runners:
+            runner = choose_runner(bundle, name, precision=precision).runner
+            check_runner(runner, bundle)
+            runner.close()
+            golden.append(f"edge.{precision}.onnx in {name}")
     return Verified(bundle.label, len(manifest.files), tuple(golden), _versions(manifest))
 
 
@@ -140,7 +151,7 @@ def verify_repository(path: Path) -> Verified:
                 expected = {name: stored[name] for name in stored.files}
             probability, heatmap, relative = expected.pop("tolerance").tolist()
             tolerance = Tolerance(probability=probability, heatmap=heatmap, relative=relative)
-            _score(chain, expected, tolerance, f"the model {model}")
+            score_golden(_run(chain), expected, tolerance, f"the model {model}")
             golden.append(f"the model {model}")
     return Verified(bundle_label(manifest, _digest(raw)), files, tuple(golden), _versions(manifest))
 
@@ -183,14 +194,14 @@ def verify_server(bundle: Bundle, address: str) -> str:
     return who
 
 
-def _score(engine: Any, expected: Arrays, tolerance: Tolerance, who: str) -> None:
-    """Run golden inputs one by one, and check everything that comes of them."""
-    for row in range(len(next(iter(expected.values())))):
-        wanted = {name: value[row : row + 1] for name, value in expected.items()}
-        tensors: Arrays = dict(wanted)
+def _run(engine: Any) -> Callable[[Arrays], Arrays]:
+    """Return what runs the engine of the embedded server, which adds to the tensors that it is given."""
+
+    def run(tensors: Arrays) -> Arrays:
         engine.run(tensors)
-        made: Arrays = {name: tensors[name] for name in ("CROP", *OUTPUTS) if name in wanted}
-        check_golden(made, wanted, tolerance, who)
+        return tensors
+
+    return run
 
 
 def _engine(folder: Path, graphs: list[str], on_openvino: list[str], precision: str = "f32") -> Any:

@@ -1,0 +1,1 @@
+"""The edge variant: a bundle scored in this process, without a server."""
