@@ -263,6 +263,7 @@ def render(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, help="one int8 bundle in place of both profiles")
+    parser.add_argument("--float-bundle", type=Path, help="and that network in float32; untrained without it")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
     parser.add_argument("--windows", type=int, default=5, help="windows of each contender")
     parser.add_argument("--runs", type=int, default=11, help="starts of each runner and state of the cache")
@@ -276,7 +277,9 @@ def main() -> None:
         folder = Path(name)
         if options.bundle:
             bundle = Bundle(options.bundle)
-            taken = [Profile(bundle.manifest.name, bundle, _in_float(bundle, folder / "float"))]
+            given = options.float_bundle
+            floats = Bundle(given) if given else _in_float(bundle, folder / "float")
+            taken = [Profile(bundle.manifest.name, bundle, floats)]
         else:
             taken = profiles(folder)
         score = Score(folder, options.nodes)

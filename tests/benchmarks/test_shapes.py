@@ -35,18 +35,23 @@ def test_serving(probe_bundle):
     assert found["settings"]["windows"] == 1
 
 
-@pytest.mark.torch
-def test_what_serving_is_measured_with_unless_a_bundle_is_named(tmp_path):
+@pytest.fixture(scope="module")
+def untrained_pair(tmp_path_factory):
+    """Return a small network as it is made, in float32 and int8."""
     pytest.importorskip("torch")
     from benchmarks.serving import RESNET50_WINDOW, untrained
 
-    window = RESNET50_WINDOW | {"size": 48}
-    made = [
-        untrained(tmp_path / str(int8), "tf_efficientnet_lite0", window, mirrored=True, int8=int8)
+    folder, window = tmp_path_factory.mktemp("untrained"), RESNET50_WINDOW | {"size": 48}
+    return [
+        untrained(folder / str(int8), "tf_efficientnet_lite0", window, mirrored=True, int8=int8)
         for int8 in (False, True)
     ]
-    assert [bundle.manifest.precisions for bundle in made] == [("fp32",), ("int8",)]
-    sizes = [bundle.cnn(bundle.manifest.preferred).stat().st_size for bundle in made]
+
+
+@pytest.mark.torch
+def test_what_is_measured_unless_a_bundle_is_named(untrained_pair):
+    assert [bundle.manifest.precisions for bundle in untrained_pair] == [("fp32",), ("int8",)]
+    sizes = [bundle.cnn(bundle.manifest.preferred).stat().st_size for bundle in untrained_pair]
     assert sizes[1] < 0.4 * sizes[0]
 
 
@@ -54,6 +59,27 @@ def test_score(probe_bundle):
     found = run("score", "--bundle", probe_bundle.path, "--nodes", 12, "--runs", 1)
     assert set(found["cpu_ms_a_node"]) == {"no_overlays", "overlays"}
     assert found["settings"] == {"nodes": 12, "runs": 1}
+
+
+@pytest.mark.torch
+def test_edge(untrained_pair):
+    from benchmarks.edge import RUNNERS
+
+    floats, bundle = untrained_pair
+    bundles = ("--bundle", bundle.path, "--float-bundle", floats.path)
+    few = ("--seconds", 0.2, "--windows", 1, "--runs", 1, "--memory-runs", 1, "--nodes", 12, "--no-sizes")
+    found = run("edge", *bundles, *few)
+    profile = found["profiles"]["untrained"]
+    assert set(profile["cold_start_s"]) == set(profile["peak"]) == set(RUNNERS)
+    for runner in RUNNERS:
+        assert profile["cold_start_s"][runner].keys() == {"cached", "not_cached"}
+        assert 50 < profile["peak"][runner]["cached_mb"] < 1000
+    rates = profile["throughput"]["images_s"]
+    assert len(rates) == 2 * len(RUNNERS) + 2
+    assert all(rate > 0 for rate in rates.values())
+    of_raw = rates["product openvino"] / rates["raw openvino"]
+    assert profile["throughput"]["of_raw"]["openvino"] == pytest.approx(of_raw, abs=0.01)
+    assert "installed_mb" not in found
 
 
 @pytest.mark.torch
