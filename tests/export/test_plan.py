@@ -20,7 +20,6 @@ from lymphcad_export.plan.builders import ahead  # noqa: E402
 from lymphcad_export.plan.comparison import compare  # noqa: E402
 from lymphcad_export.plan.execute import run_engine  # noqa: E402
 from lymphcad_export.plan.gpu import Gpu  # noqa: E402
-from lymphcad_export.plan.library import load  # noqa: E402
 from lymphcad_export.plan.publish import write_engines  # noqa: E402
 from lymphcad_train.networks import ARCHITECTURES  # noqa: E402
 
@@ -29,6 +28,7 @@ from lymphcad.cli import main  # noqa: E402
 from lymphcad.errors import CommandError  # noqa: E402
 from lymphcad.golden import GoldenError  # noqa: E402
 from lymphcad.plan import Comparison, Machine, check_plan, sidecar_of  # noqa: E402
+from lymphcad.tensorrt_library import load  # noqa: E402
 
 pytestmark = pytest.mark.torch
 SIZE = 48

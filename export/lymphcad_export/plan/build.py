@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lymphcad.errors import CommandError
-from lymphcad_export.plan.library import keep_log
+from lymphcad.tensorrt_library import first_line, keep_log
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-    from lymphcad_export.plan.library import Library
+    from lymphcad.tensorrt_library import Library
 
 USUAL_BATCH = 16
 """What an engine is tuned for, if its largest batch is not smaller."""
@@ -91,7 +91,7 @@ def build_engine(
     parser = library.OnnxParser(network, logger)
     if not parser.parse(onnx):
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        raise CommandError(f"the CNN's graph cannot be read ({_line(errors)}): export the bundle again")
+        raise CommandError(f"the CNN's graph cannot be read ({first_line(errors)}): export the bundle again")
     config = builder.create_builder_config()
     if capability is None:
         _start_timing(config, timing_cache)
@@ -102,11 +102,14 @@ def build_engine(
     smallest, usual, largest = (library.Dims4(*shape) for shape in shapes)
     profile.set_shape("CROP", smallest, usual, largest)
     if config.add_optimization_profile(profile) < 0:
-        raise CommandError(f"the CNN's graph takes no CROP of {shapes[-1]} ({_line(log)}): export the bundle again")
+        raise CommandError(
+            f"the CNN's graph takes no CROP of {shapes[-1]} ({first_line(log)}): export the bundle again"
+        )
     content = builder.build_serialized_network(network, config)
     if content is None:
         raise CommandError(
-            f"no engine could be built ({_line(log)}): lower --max-batch if memory is short, else try another version"
+            f"no engine could be built ({first_line(log)}): lower --max-batch if memory is short, else try another"
+            " version"
         )
     flags = library.BuilderFlag.__members__
     return Engine(
@@ -140,8 +143,3 @@ def _start_timing(config: trt.IBuilderConfig, timing_cache: bytes | None) -> Non
             "the timing cache is damaged, or of another TensorRT or GPU: leave --timing-cache out, and take the one"
             " that this build writes for the next"
         )
-
-
-def _line(messages: list[str]) -> str:
-    """Return the first message in one line, for the others follow from it."""
-    return " ".join(messages[0].split()) if messages else "it gave no reason"

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lymphcad_export.plan.library import load
+from lymphcad.tensorrt_library import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lymphcad.bundle import Bundle
     from lymphcad.plan import Comparison
+    from lymphcad.tensorrt_library import Library, Name
     from lymphcad_export.plan.build import Engine
     from lymphcad_export.plan.gpu import Gpu
-    from lymphcad_export.plan.library import Library, Name
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Builder:
     Attributes
     ----------
     name, library, version
-        Import name, see `lymphcad_export.plan.library.load`.
+        Import name, see `lymphcad.tensorrt_library.load`.
     targets
         What the engines are for, e.g. ``sm86``; None is this machine's GPU.
     gpu

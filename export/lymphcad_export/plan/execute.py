@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lymphcad.errors import CommandError
-from lymphcad_export.plan.library import keep_log
+from lymphcad.tensorrt_library import first_line, keep_log
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from lymphcad_export.plan.library import Library
+    from lymphcad.tensorrt_library import Library
 
 OUTPUTS = ("LOGITS", "MAPS")
 
@@ -65,5 +65,6 @@ def run_engine(library: Library, content: bytes, crops: npt.NDArray[np.float32])
 
 
 def _failed(what: str, log: list[str]) -> CommandError:
-    said = " ".join(log[0].split()) if log else "it gave no reason"
-    return CommandError(f"the engine was built and cannot be {what} ({said}): nothing was published, build it again")
+    return CommandError(
+        f"the engine was built and cannot be {what} ({first_line(log)}): nothing was published, build it again"
+    )

@@ -39,13 +39,15 @@ class Library(Protocol):
     def DataType(self) -> type[trt.DataType]: ...  # noqa: D102, N802
 
 
-def load(name: Name) -> tuple[Library, str]:
+def load(name: Name, extra: str | None = None) -> tuple[Library, str]:
     """Import a library.
 
     Parameters
     ----------
     name
         Its import name.
+    extra
+        Of lymphcad, which brings it and what else is needed; if None, the one that builds engines.
 
     Returns
     -------
@@ -58,7 +60,7 @@ def load(name: Name) -> tuple[Library, str]:
         If it is not installed, cannot be loaded, or is of a version that is not accepted; with what to install.
     """
     (first, ending) = ACCEPTED[name]
-    wanted = f"pip install 'lymphcad[{_EXTRA[name]}]' brings one from {first[0]}.{first[1]} on, below {ending}"
+    wanted = f"pip install 'lymphcad[{extra or _EXTRA[name]}]' brings one from {first[0]}.{first[1]} on, below {ending}"
     try:
         # A module is no type, and the stubs know the first of the two only.
         library: Any = importlib.import_module(name)
@@ -93,3 +95,8 @@ def keep_log(library: Library) -> tuple[trt.ILogger, list[str]]:
         _LOGS[base] = (type("Log", (base,), {"log": log})(), kept)
     _LOGS[base][1].clear()
     return _LOGS[base]
+
+
+def first_line(messages: list[str]) -> str:
+    """Return the first of a library's messages in one line, for the others follow from it."""
+    return " ".join(messages[0].split()) if messages else "it gave no reason"
