@@ -130,7 +130,8 @@ def score_golden(run: Callable[[Arrays], Arrays], expected: Arrays, tolerance: T
     Parameters
     ----------
     run
-        Takes IMAGE, SPACING_MM, CENTER and CROP, or some of them, a batch of one; its outputs may be among its inputs.
+        Is given a batch of one of everything in `expected`, takes what it needs and returns what it makes, to which it
+        may add what it was given.
     expected
         What `read_golden` returns, or some of it.
     tolerance, who
@@ -143,7 +144,7 @@ def score_golden(run: Callable[[Arrays], Arrays], expected: Arrays, tolerance: T
     """
     for row in range(len(next(iter(expected.values())))):
         wanted = {name: value[row : row + 1] for name, value in expected.items()}
-        answer = run({name: wanted[name] for name in INPUTS if name in wanted})
+        answer = run(dict(wanted))
         made = {name: answer[name] for name in ("CROP", *OUTPUTS) if name in answer and name in wanted}
         check_golden(made, wanted, tolerance, who)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING
 
@@ -63,18 +64,48 @@ def half_bundle(tmp_path_factory, brightness) -> Bundle:
     return export_bundle(tmp_path_factory.mktemp("bundles") / "half", brightness, WINDOW, meaning, finish)
 
 
-@pytest.fixture(scope="session", params=["embedded", "embedded-steps"])
-def probe_server(request, tmp_path_factory, probe_bundle) -> Iterator[str]:
-    """Yield the address of a real tritonserver, once with all in one step and once as the three-step ensemble."""
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory) -> Iterator[None]:
+    """Keep compiled models of the tests apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def serve_probe(tmp_path_factory, probe_bundle) -> Iterator[Callable[[str], str]]:
+    """Yield a function that returns the address of a real tritonserver on the probe bundle, one for each target."""
     if not _can_serve():
         pytest.skip("no tritonserver: pip install 'lymphcad[serve]'")
     from lymphcad_serve.repository import Target, write_repository
     from lymphcad_serve.server import Server, free_ports
 
-    models = tmp_path_factory.mktemp("repository") / "models"
-    write_repository(probe_bundle, models, Target(request.param))
-    with Server(models, free_ports()) as server:
-        yield server.address
+    with contextlib.ExitStack() as stack:
+        addresses: dict[str, str] = {}
+
+        def address(target: str) -> str:
+            if target not in addresses:
+                models = tmp_path_factory.mktemp("repository") / "models"
+                write_repository(probe_bundle, models, Target(target))
+                addresses[target] = stack.enter_context(Server(models, free_ports())).address
+            return addresses[target]
+
+        yield address
+
+
+@pytest.fixture(scope="session", params=["embedded", "embedded-steps"])
+def probe_server(request, serve_probe) -> str:
+    """Return the address of the server, once with all in one step and once as the three-step ensemble."""
+    return serve_probe(request.param)
+
+
+@pytest.fixture(scope="session", params=["embedded", "embedded-steps", "openvino", "onnxruntime"])
+def scored_by(request, probe_bundle) -> tuple[str, ...]:
+    """Return the options of `lymphcad score` for each server and each runner of the edge variant that CPUs have."""
+    if request.param.startswith("embedded"):
+        return "--server", request.getfixturevalue("serve_probe")(request.param)
+    pytest.importorskip(request.param)
+    return "--edge", str(probe_bundle.path), "--runner", request.param
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,6 @@ def score(
     with open_scorer(
         server=server, bundle=bundle, edge=edge, runner=runner, precision=precision, engines=engines, key=key
     ) as scorer:
-        console.print(scorer.about, highlight=False, soft_wrap=True, markup=False)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -90,6 +89,8 @@ def score(
                 return write_overlay(result, number, out, scorer.manifest)
 
             write_results(score_nodes(rows, finder, scorer), out, draw if overlays else None, count)
+        if edge is not None:
+            console.print(scorer.about, highlight=False, soft_wrap=True, markup=False)
     if json_output:
         typer.echo(json.dumps({"n": len(rows), **{s: counts[s] for s in ("scored", "refused", "failed")}}))
     else:

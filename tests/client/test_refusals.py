@@ -1,4 +1,4 @@
-"""The whole table of bad inputs through `lymphcad score` and a real server."""
+"""The whole table of bad inputs through `lymphcad score`, on a real server and in each runner of the edge variant."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lymphcad.cli import main
 from lymphcad.errors import Reason
 
 pytestmark = pytest.mark.server
-OF_THE_SERVER = {
+OF_THE_SCORER = {
     Reason.SERVER_AWAY, Reason.SERVER_NOT_READY, Reason.SERVER_TIMEOUT, Reason.SERVER_ERROR, Reason.MODEL_MISSING,
-    Reason.OTHER_BUNDLE, Reason.BAD_ANSWER,
+    Reason.OTHER_BUNDLE, Reason.BAD_ANSWER, Reason.RUNNER_ERROR,
 }  # fmt: skip
 
 
@@ -24,12 +24,12 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def rows(probe_server, tmp_path_factory):
+def rows(scored_by, tmp_path_factory):
     """Rows of results.csv by node."""
     folder = tmp_path_factory.mktemp("study")
     out = tmp_path_factory.mktemp("results")
     table = write_study(folder)
-    assert run("score", folder, "--nodes", table, "--out", out, "--server", probe_server, "--no-overlays") == 3
+    assert run("score", folder, "--nodes", table, "--out", out, *scored_by, "--no-overlays") == 3
     with (out / "results.csv").open(newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
     expected = [name for bad in BAD_INPUTS for name in (bad.name, f"after {bad.name}")]
@@ -38,7 +38,7 @@ def rows(probe_server, tmp_path_factory):
 
 
 def test_the_table_has_every_reason():
-    assert {bad.reason for bad in BAD_INPUTS} == {*Reason} - OF_THE_SERVER
+    assert {bad.reason for bad in BAD_INPUTS} == {*Reason} - OF_THE_SCORER
 
 
 @pytest.mark.parametrize("bad", BAD_INPUTS, ids=lambda bad: bad.name)
@@ -55,10 +55,10 @@ def test_refused_with_its_reason_and_the_others_go_on(rows, bad):
 
 
 @pytest.mark.parametrize(("contents", "words"), [row[1:] for row in BAD_TABLES], ids=[row[0] for row in BAD_TABLES])
-def test_a_table_that_cannot_be_used_stops_the_command(probe_server, tmp_path, capsys, contents, words):
+def test_a_table_that_cannot_be_used_stops_the_command(scored_by, tmp_path, capsys, contents, words):
     (tmp_path / "nodes.csv").write_bytes(contents)
     out = tmp_path / "out"
-    assert run("score", "--nodes", tmp_path / "nodes.csv", "--out", out, "--server", probe_server) == 2
+    assert run("score", "--nodes", tmp_path / "nodes.csv", "--out", out, *scored_by) == 2
     said, error = capsys.readouterr()
     assert said == ""
     assert words in error

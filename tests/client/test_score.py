@@ -42,7 +42,7 @@ def study(tmp_path) -> Path:
     return folder
 
 
-def test_every_node_has_its_row_in_order(probe_server, study, tmp_path, capsys):
+def test_every_node_has_its_row_in_order(scored_by, study, tmp_path, capsys):
     uid = dcmread(study / "ct.dcm").SOPInstanceUID
     (study / "nodes.csv").write_text(
         "node,image,row,col,comment\n"
@@ -53,7 +53,7 @@ def test_every_node_has_its_row_in_order(probe_server, study, tmp_path, capsys):
     sources.mkdir()
     shutil.copy(study / "ct.dcm", sources / "copy.dcm")
     out = tmp_path / "out"
-    assert run("score", sources, "--nodes", study / "nodes.csv", "--out", out, "--server", probe_server) == 3
+    assert run("score", sources, "--nodes", study / "nodes.csv", "--out", out, *scored_by) == 3
     rows = rows_of(out)
     assert [row["node"] for row in rows] == list("abcdefghi")
     found = [row["reason"].partition(":")[0] if row["status"] == "refused" else row["status"] for row in rows]
@@ -70,9 +70,9 @@ def test_every_node_has_its_row_in_order(probe_server, study, tmp_path, capsys):
     assert "Research use only" in capsys.readouterr().out
 
 
-def test_one_point_without_overlays(probe_server, study, tmp_path, capsys):
+def test_one_point_without_overlays(scored_by, study, tmp_path, capsys):
     out = tmp_path / "out"
-    arguments = ("score", study / "ct.dcm", "--node", "60,70", "--out", out, "--server", probe_server)
+    arguments = ("score", study / "ct.dcm", "--node", "60,70", "--out", out, *scored_by)
     assert run(*arguments, "--no-overlays", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"n": 1, "scored": 1, "refused": 0, "failed": 0}
     assert rows_of(out)[0]["heatmap"] == ""
@@ -90,6 +90,11 @@ def test_wrong_commands(tmp_path, study, capsys):
         ((study / "nothing", "--node", "1,2", "--out", out), "does not exist"),
         ((study, "--node", "1,2"), "--out"),
         ((study, "--node", "1,2", "--out", out, "--server", "grpc://127.0.0.1:1"), "server_away"),
+        ((study, "--node", "1,2", "--out", out, "--edge", "a", "--server", "grpc://127.0.0.1:1"), "leave --server"),
+        ((study, "--node", "1,2", "--out", out, "--edge", "a", "--bundle", "a"), "--bundle out"),
+        ((study, "--node", "1,2", "--out", out, "--runner", "openvino"), "--runner goes with --edge"),
+        ((study, "--node", "1,2", "--out", out, "--precision", "int8"), "--precision goes with --edge"),
+        ((study, "--node", "1,2", "--out", out, "--edge", study), "there is no bundle.json"),
     ):
         assert run("score", *arguments) == 2
         said = capsys.readouterr().err
