@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from zipfile import ZIP_STORED, ZipFile
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from lymphcad_client.pack import archive, wheels
 from lymphcad_client.pack.archive import write_archive
 from lymphcad_client.pack.install import last_line
@@ -75,7 +77,7 @@ def test_the_same_members_give_the_same_zip(tmp_path):
         (tmp_path / name).mkdir()
         wheel = tmp_path / name / "one.whl"
         wheel.write_bytes(b"1" * 5000)
-        os.utime(wheel, (number * 1e9, number * 1e9))
+        os.utime(wheel, (1e9 + number * 1e6,) * 2)
         wheel.chmod((0o600, 0o755)[number])
         members = [("x/one.whl", wheel), ("x/README.txt", b"read")]
         with (tmp_path / f"{name}.zip").open("wb") as file:
@@ -123,6 +125,18 @@ def test_a_bundle_that_is_not_whole(made_wheels, out, tmp_path, capsys):
     assert "int8 was asked for" in capsys.readouterr().err
     assert not made_wheels
     assert not list(out.parent.iterdir())
+
+
+def test_a_signature_goes_with_its_bundle(made_wheels, out, tmp_path):
+    folder, key = shutil.copytree(DEMO, tmp_path / "bundle"), Ed25519PrivateKey.generate()
+    (folder / "bundle.sig").write_bytes(key.sign((folder / "bundle.json").read_bytes()))
+    public = tmp_path / "key.pem"
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert pack(folder, out, "--key", public) == 0
+    with ZipFile(out) as zipped:
+        assert zipped.read("lymphcad-edge-demo/bundle/bundle.sig") == (folder / "bundle.sig").read_bytes()
+        pack_json = json.loads(zipped.read("lymphcad-edge-demo/pack.json"))
+    assert pack_json["files"]["bundle/bundle.sig"] == sha256(folder / "bundle.sig")
 
 
 def test_pip_that_fails_is_said_in_one_sentence(out, tmp_path, monkeypatch, capsys):

@@ -155,7 +155,7 @@ def test_what_is_in_it(unzipped):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"python": "3.9"}, "and the wheels were packed for 3.9: run install.py with that Python, or pack again"),
+        ({"python": "3.9"}, "and the wheels were packed for 3.9: run install.py with such a Python, or pack again"),
         (
             {"implementation": "pypy"},
             "the implementation of this Python is cpython, and the wheels were packed for pypy",

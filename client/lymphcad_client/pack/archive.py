@@ -34,7 +34,7 @@ Install:    python3 install.py [FOLDER]     (on Windows: py -{python} install.py
 FOLDER must not exist; without it, 'lymphcad' beside install.py is taken.
 Score:      as the last line that install.py prints says
 Remove:     delete FOLDER; nothing is written elsewhere but a cache of compiled models
-pack.json has the SHA-256 of every file here, which install.py checks before it installs.
+pack.json has the SHA-256 of every wheel and file of the bundle; install.py checks them first.
 constraints.txt has the versions of the packages, bundle/model_card.md what the scores mean.
 The probability belongs to the cohort that the bundle learned from.
 """

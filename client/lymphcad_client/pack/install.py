@@ -113,7 +113,7 @@ def check_machine(pack: dict[str, Any]) -> None:
         if there[name] != pack.get(name):
             raise Refused(
                 f"the {what} of this Python is {there[name]}, and the wheels were packed for {pack.get(name)}: run"
-                " install.py with that Python, or pack again on a machine like this one"
+                " install.py with such a Python, or pack again on a machine like this one"
             )
     system, version = ("macOS", platform.mac_ver()[0]) if sys.platform == "darwin" else ("glibc", _glibc())
     if needs and _numbers(version) < _numbers(needs):
