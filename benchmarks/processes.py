@@ -1,9 +1,12 @@
-"""The CPU time of processes, and what the numbers were measured on."""
+"""Processes that are measured, their CPU time, and what the numbers were measured on."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,48 @@ from typing import Any
 _TICKS = os.sysconf("SC_CLK_TCK")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16")
 _PACKAGES = ("numpy", "onnxruntime", "openvino", "nvidia-pytriton", "tritonclient", "grpcio", "fastapi", "uvicorn")
+
+
+class Worker:
+    """A process that takes one order a line, runs it, and answers with a line of JSON.
+
+    Parameters
+    ----------
+    module
+        That it runs.
+    arguments
+        Of the command.
+
+    Attributes
+    ----------
+    said
+        Its first line, once it was ready.
+    """
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", module, *arguments]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pids = [self._process.pid]
+        self.said = self._read()
+
+    def order(self, **order: Any) -> dict[str, Any]:
+        """Have one order done."""
+        assert self._process.stdin is not None
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self._read())
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("a worker ended early: its error stands above")
+        return line
 
 
 def family(pid: int) -> list[int]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from lymphcad_serve.repository import Target, write_repository
 from lymphcad_serve.server import Server, free_ports
 
-from benchmarks.processes import cpu_seconds, family, machine
+from benchmarks.processes import Worker, cpu_seconds, family, machine
 from lymphcad.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -31,41 +31,6 @@ if TYPE_CHECKING:
 SERVED, FASTAPI = (1, 4, 8), (4, 8)
 RESNET50_WINDOW = {"field_of_view_mm": 40.0, "window_level_hu": 60.0, "window_width_hu": 400.0, "size": 224}
 _STEP_RUNS = 60
-
-
-class Worker:
-    """A `benchmarks.worker`.
-
-    Parameters
-    ----------
-    arguments
-        Of the command.
-    """
-
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "benchmarks.worker", *arguments]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.pids = [self._process.pid]
-        self._read()
-
-    def order(self, **order: Any) -> dict[str, Any]:
-        """Have one order done."""
-        assert self._process.stdin is not None
-        print(json.dumps(order), file=self._process.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(self._read())
-        return answer
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("a worker ended early: its error stands above")
-        return line
 
 
 @contextlib.contextmanager
@@ -125,9 +90,9 @@ def measure(bundle: Bundle, precision: str, seconds: float, windows: int) -> dic
         write_repository(bundle, models, Target.EMBEDDED, bf16=precision == "bf16")
         server = stack.enter_context(Server(models, free_ports()))
         port, rival = stack.enter_context(fastapi_server(bundle, precision))
-        raw = Worker("raw", str(bundle.path), precision)
+        raw = Worker("benchmarks.worker", "raw", str(bundle.path), precision)
         stack.callback(raw.close)
-        callers = Worker("callers", str(bundle.path), server.address, str(port))
+        callers = Worker("benchmarks.worker", "callers", str(bundle.path), server.address, str(port))
         stack.callback(callers.close)
         contenders = [("raw", 0, raw, raw.pids)]
         contenders += [("served", count, callers, [*callers.pids, *family(server.pid)]) for count in SERVED]

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from lymphcad.tables import NodeRow
     from lymphcad_client.scorer import Scorer
 
-_IN_FLIGHT = 8
-
 
 @dataclass(frozen=True)
 class Result:
@@ -68,12 +66,12 @@ def score_nodes(nodes: Iterable[NodeRow], finder: ImageFinder, scorer: Scorer) -
         One a node.
     """
     images = _LastImage(finder, scorer)
-    pool = ThreadPoolExecutor(_IN_FLIGHT)
+    pool = ThreadPoolExecutor(scorer.at_once)
     try:
         waiting: deque[Future[Result] | Result] = deque()
         for node in nodes:
             waiting.append(_start(node, images, scorer, pool))
-            if len(waiting) >= 2 * _IN_FLIGHT:
+            if len(waiting) >= 2 * scorer.at_once:
                 yield _finished(waiting.popleft())
         while waiting:
             yield _finished(waiting.popleft())

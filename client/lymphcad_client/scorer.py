@@ -19,11 +19,14 @@ class Scorer(Protocol):
         Of the bundle that answers.
     about
         A sentence for people: who answers, and in which precision.
+    at_once
+        How many nodes it is given at once to be kept busy.
     """
 
     manifest: Manifest
     digest: str
     about: str
+    at_once: int
 
     def score(self, ct: CtSlice, row: float, col: float) -> Finding:
         """Score the node at (row, col), zero-based pixel coordinates.

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from lymphcad.slice import CtSlice
 
 MODEL = "lymph_node"
+AT_ONCE = 8
+"""Requests in flight: enough for the server to batch them."""
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps it
 _REASONS = {
@@ -92,6 +94,8 @@ class TritonScorer:
         the same, or ``bf16``.
     about
         A sentence for people: who answers, and in which precision.
+    at_once
+        `AT_ONCE`.
 
     Raises
     ------
@@ -107,6 +111,7 @@ class TritonScorer:
         if scheme != "grpc" or not separator or not colon or not host or not port.isdigit():
             raise CommandError(f"'{server}' is no server address: write it as grpc://127.0.0.1:8001")
         self._timeout = timeout_s
+        self.at_once = AT_ONCE
         self._channel = grpc.insecure_channel(self._address)
         self._stub: Any = GRPCInferenceServiceStub(self._channel)
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()

@@ -157,7 +157,7 @@ def test_many_threads_get_the_answers_of_one(demo, tmp_path, name):
 
 
 def test_two_scorers_are_opened_at_once():
-    """OpenVINO's first two calls at once wait for each other for ever; in a new process, for only there are any first."""
+    """OpenVINO's first two calls at once wait for each other for ever; a new process, for only there is any first."""
     program = (
         "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\n"
         "from lymphcad.bundle import Bundle\nfrom lymphcad_client.edge.scorer import EdgeScorer\n"
@@ -190,8 +190,8 @@ def test_nothing_is_imported_that_is_not_used(tmp_path, name):
     program = (
         "import sys\nfrom lymphcad.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as ended:\n    assert not ended.code, ended.code\n"
-        "print({name.split('.')[0] for name in sys.modules} & {'torch', 'pandas', 'matplotlib', 'scipy', 'onnx', 'grpc',"
-        " 'tritonclient', 'google', 'streamlit', 'openvino', 'onnxruntime', 'cryptography', 'jinja2'})"
+        "print({name.split('.')[0] for name in sys.modules} & {'torch', 'pandas', 'matplotlib', 'scipy', 'onnx',"
+        " 'grpc', 'tritonclient', 'google', 'streamlit', 'openvino', 'onnxruntime', 'cryptography', 'jinja2'})"
     )
     arguments = ["score", CT, "--node", "60,70", "--edge", DEMO_BUNDLE, "--out", tmp_path / "out", "--runner", name]
     done = run_python(program, *arguments)

@@ -55,7 +55,7 @@ class CompiledModel:
             return None, "The compiled model in the cache was damaged, so it was compiled again."
         return (content, "") if said == self.made_of else (None, "")
 
-    def write(self, content: bytes | memoryview) -> str:
+    def write(self, content: bytes) -> str:
         """Keep a compiled model for the next start; whole, or not at all.
 
         Parameters

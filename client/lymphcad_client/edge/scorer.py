@@ -10,6 +10,7 @@ import numpy as np
 from lymphcad.finding import Finding, finding
 from lymphcad.geometry import cut_window
 from lymphcad_client.edge.cache import default_cache
+from lymphcad_client.edge.cpu import cores
 from lymphcad_client.edge.runner import check_runner, choose_runner, slow_note
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class EdgeScorer:
         In which the CNN is computed.
     about
         Which runner was taken, why, and what else is to be known of it: one or more sentences.
+    at_once
+        One more than the cores, so that the next node is ready when a core is.
 
     Raises
     ------
@@ -69,7 +72,7 @@ class EdgeScorer:
         engines: Path | None = None,
         cache: Path | None = None,
     ) -> None:
-        self.manifest, self.digest = bundle.manifest, bundle.digest
+        self.manifest, self.digest, self.at_once = bundle.manifest, bundle.digest, cores() + 1
         with _OPENING:
             chosen = choose_runner(bundle, runner, precision=precision, engines=engines, cache=cache or default_cache())
             self._runner = chosen.runner
