@@ -25,6 +25,8 @@ PROOF_FAILED = 4
 INTERRUPTED = 130
 _DISTRIBUTIONS = {
     "cyclonedx": "cyclonedx-python-lib",
+    "google": "tritonclient",
+    "grpc": "tritonclient",
     "modelopt": "nvidia-modelopt",
     "pytriton": "nvidia-pytriton",
     "sklearn": "scikit-learn",

@@ -90,15 +90,22 @@ def verify(
     from lymphcad import RESEARCH_USE_ONLY
     from lymphcad.bundle import Bundle
     from lymphcad.errors import BundleError, CommandError, ProofError
-    from lymphcad_serve.repository import ENSEMBLE
-    from lymphcad_serve.verify import verify_bundle, verify_repository, verify_server
+    from lymphcad_serve.target import ENSEMBLE
+    from lymphcad_serve.verify import verify_bundle
 
     is_repository = (path / ENSEMBLE).is_dir()
     if is_repository and (key is not None or server is not None):
         raise CommandError("--key and --server go with a bundle: name the one that the repository was written from")
     try:
-        found = verify_repository(path) if is_repository else verify_bundle(path, key)
+        if is_repository:
+            from lymphcad_serve.verify_served import verify_repository
+
+            found = verify_repository(path)
+        else:
+            found = verify_bundle(path, key)
         if server is not None:
+            from lymphcad_serve.verify_served import verify_server
+
             found = replace(found, golden=(*found.golden, verify_server(Bundle(path), server)))
     except BundleError as error:
         raise ProofError(str(error)) from None
@@ -108,7 +115,7 @@ def verify(
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{found.label}: {found.files} files are as they were made.", markup=False)
     console.print(f"The golden inputs give what they gave: {', '.join(found.golden) or 'none could be run here'}.")
-    others = {name: pair for name, pair in found.versions.items() if pair[0] != pair[1]}
-    for name, (then, here) in others.items():
-        console.print(f"Made with {name} {then}; here is {here or 'none'}.")
+    for name, (then, here) in found.versions.items():
+        if here not in (then, None):
+            console.print(f"Made with {name} {then}; here is {here}.")
     console.print(f"{RESEARCH_USE_ONLY}.")

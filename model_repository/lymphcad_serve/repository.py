@@ -14,6 +14,7 @@ from lymphcad.errors import CommandError
 from lymphcad.golden import read_golden
 from lymphcad.plan import check_plan, sidecar_of
 from lymphcad_serve.assets import MODEL_REPOSITORY
+from lymphcad_serve.target import ENSEMBLE
 from lymphcad_serve.target import Target as Target
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from lymphcad.plan import Sidecar
 
-ENSEMBLE = "lymph_node"
 STEPS = ("preprocess", "cnn", "cam")
 VERSION = "1"
 _MADE_BY = {"preprocess": ["CROP"], "cnn": ["LOGITS", "MAPS"], "cam": ["PROBABILITY", "HEATMAP"]}

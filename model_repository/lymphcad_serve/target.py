@@ -2,6 +2,9 @@
 
 from enum import Enum
 
+ENSEMBLE = "lymph_node"
+"""The model that a client asks, in every repository."""
+
 
 class Target(str, Enum):
     """Which server the repository is for.

@@ -78,6 +78,9 @@ def test_extra_for():
     assert extra_for("modelopt", "export") == "export"
     assert extra_for("cyclonedx.model", "export") == "export"
     assert extra_for("streamlit", "score") == "dashboard"
+    assert extra_for("tritonclient.grpc", "score") == extra_for("grpc", "score") == "client"
+    assert extra_for("cryptography.exceptions", "score") == "client"
+    assert extra_for("google.protobuf", "repository") == "serve"
     assert extra_for("nothing_of_ours", "train") is None
 
 

@@ -11,7 +11,8 @@ import pytest
 from google.protobuf import text_format
 from lymphcad_serve.repository import Target, write_repository
 from lymphcad_serve.server import Server, free_ports
-from lymphcad_serve.verify import verify_bundle, verify_repository, verify_server
+from lymphcad_serve.verify import verify_bundle
+from lymphcad_serve.verify_served import verify_repository, verify_server
 from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2
 

@@ -39,9 +39,10 @@ def run(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 def test_assets_of_a_wheel(installed, tmp_path):
-    code = ASK.format("lymphcad.__file__, a.MODEL_REPOSITORY, a.DEMO_BUNDLE.parent / 'README.md'")
+    code = ASK.format("lymphcad.__file__, a.MODEL_REPOSITORY, a.DEMO_BUNDLE / 'bundle.json'")
     paths = [Path(path) for path in json.loads(run(installed, tmp_path, "-c", code).stdout)]
     assert all(path.is_relative_to(installed) and path.exists() for path in paths)
+    assert sum(path.stat().st_size for path in installed.rglob("*.onnx")) < 10e6  # the demo bundle and no other
     assert (installed / "lymphcad_train" / "report" / "templates" / "page.html.jinja").is_file()
 
 

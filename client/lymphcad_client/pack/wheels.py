@@ -91,12 +91,19 @@ def requirement(extra: str) -> tuple[str, bool]:
     Returns
     -------
     tuple of str and bool
-        Where `lymphcad` was installed from (PEP 610), else its version on an index.
+        Where `lymphcad` was installed from (PEP 610).
+
+    Raises
+    ------
+    CommandError
+        If it came from a package index: this project publishes on none, so whose package would come is not known.
     """
-    installed = distribution(_OURS)
-    text = installed.read_text("direct_url.json")
+    text = distribution(_OURS).read_text("direct_url.json")
     if text is None:
-        return f"{_OURS}[{extra}]=={installed.version}", False
+        raise CommandError(
+            "this lymphcad was not installed from its source or its wheel, so pip cannot get the same again: install it"
+            " with `pip install` and the path of either, and pack again"
+        )
     origin: dict[str, Any] = json.loads(text)
     url = str(origin["url"])
     if vcs := origin.get("vcs_info"):
