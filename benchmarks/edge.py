@@ -200,24 +200,24 @@ def throughput(profile: Profile, seconds: float, windows: int) -> dict[str, Any]
 
 
 def installed_mb(extra: str, folder: Path) -> dict[str, float]:
-    """Install an extra into a new virtual environment and return its size, MB: with pip, and what it added."""
+    """Install an extra into a new virtual environment and return the size of what it added, MB: all, and byte code."""
     environment = folder / extra
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    before = _size(environment)
+    before = _size(environment, "*"), _size(environment, "*.pyc")
     wheels = folder / f"{extra}-wheel"
     pip = [str(environment / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)], check=True)
     (wheel,) = wheels.iterdir()
     pinned = ["--constraint", str(ROOT / "constraints.txt")]
     subprocess.run([*pip, "install", *pinned, f"{wheel}[{extra}]"], check=True)
-    whole = _size(environment)
+    added, byte_code = (_size(environment, kind) - was for kind, was in zip(("*", "*.pyc"), before, strict=True))
     shutil.rmtree(environment)
-    return {"whole": round(whole, 1), "added": round(whole - before, 1)}
+    return {"added": round(added, 1), "of_it_byte_code": round(byte_code, 1)}
 
 
-def _size(folder: Path) -> float:
-    """Return the size of a folder's files, MB (10^6 bytes)."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink()) / 1e6
+def _size(folder: Path, kind: str) -> float:
+    """Return the size of a folder's files of a kind, MB (10^6 bytes)."""
+    return sum(file.stat().st_size for file in folder.rglob(kind) if file.is_file() and not file.is_symlink()) / 1e6
 
 
 def render(results: dict[str, Any]) -> str:
@@ -246,7 +246,10 @@ def render(results: dict[str, Any]) -> str:
     row("product, openvino / ONNX Runtime float32", [
         f"{one['throughput']['times_onnxruntime_float32']:.1f}" for one in found
     ])  # fmt: skip
-    installed = [f"`{extra}` {size['added']:.0f}" for extra, size in results.get("installed_mb", {}).items()]
+    installed = [
+        f"`{extra}` {size['added']:.0f} ({size['added'] - size['of_it_byte_code']:.0f} without byte code)"
+        for extra, size in results.get("installed_mb", {}).items()
+    ]
     sizes = [f"Installed, MB (10^6 bytes): {', '.join(installed)}.", ""] if installed else []
     return "\n".join([
         f"{about['cores']} cores of {about['cpu']} ({', '.join(about['flags'])}). Medians: {settings['runs']} starts,"
