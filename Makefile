@@ -29,11 +29,13 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TENSORRT_INTERFACE)
 	touch $@ $(VENV)/.serve
 
-# dcmcjpeg makes lossless JPEG files, dciodvfy checks the ones we write; without them those tests skip, and CI fails.
+# dcmcjpeg makes lossless JPEG files, dciodvfy checks the ones we write, qemu-x86_64 is a CPU of 2011, unshare takes the
+# network away; without them those tests skip, and CI fails.
 system:
-	@{ command -v dcmcjpeg && command -v dciodvfy; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get \
-	  >/dev/null && apt-get update -qq && apt-get install -y -qq dcmtk dicom3tools >/dev/null; } \
-	  || echo "install dcmtk and dicom3tools to run every test"
+	@{ command -v dcmcjpeg && command -v dciodvfy && command -v qemu-x86_64 && command -v unshare; } >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && apt-get install -y -qq dcmtk dicom3tools qemu-user util-linux >/dev/null; } \
+	  || echo "install dcmtk, dicom3tools, qemu-user and util-linux to run every test"
 
 lint:
 	$(BIN)/ruff check .

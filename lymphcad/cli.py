@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from importlib.metadata import EntryPoint, entry_points, metadata, requires
+from importlib.metadata import EntryPoint, entry_points, requires
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -111,7 +111,7 @@ def extra_for(module: str, command: str) -> str | None:
     module
         Which could not be imported.
     command
-        The subcommand; where its stage has an extra of its own, it is that one.
+        The subcommand; where its stage's own extra brings the module, it is that one.
 
     Returns
     -------
@@ -123,12 +123,12 @@ def extra_for(module: str, command: str) -> str | None:
     extras: list[str] = []
     for line in requires("lymphcad") or []:
         match = re.match(r"""([A-Za-z0-9._-]+).*extra == ['"]([a-z-]+)['"]""", line)
-        if match and match[1].lower() == wanted:
+        if match and match[1].lower() == wanted and match[2] != "dev":
             extras.append(match[2])
     if not extras:
         return None
     stages = {entry.module.split(".")[0].removeprefix("lymphcad_") for entry in entry_points(group=GROUP, name=command)}
-    own = stages.intersection(metadata("lymphcad").get_all("Provides-Extra") or [])
+    own = stages.intersection(extras)
     return own.pop() if own else extras[0]
 
 

@@ -23,6 +23,7 @@ from lymphcad_client.pack.wheels import needs, pins, requirement
 
 from lymphcad.bundle import sha256
 from lymphcad.cli import main
+from lymphcad.errors import CommandError
 
 DEMO = Path(__file__).parents[2] / "bundles" / "demo"
 
@@ -179,7 +180,6 @@ def test_stopped_it_leaves_nothing(out, tmp_path):
 @pytest.mark.parametrize(
     ("origin", "wanted"),
     [
-        (None, ("lymphcad[edge]==1.2", False)),
         ({"url": "file:///a%20b", "dir_info": {"editable": True}}, ("lymphcad[edge] @ file:///a%20b", True)),
         ({"url": "file:///a/lymphcad-1.2-py3-none-any.whl", "archive_info": {}}, (None, False)),
         (
@@ -189,10 +189,16 @@ def test_stopped_it_leaves_nothing(out, tmp_path):
     ],
 )
 def test_what_is_packed_is_what_is_installed(monkeypatch, origin, wanted):
-    text = None if origin is None else json.dumps(origin)
-    monkeypatch.setattr(wheels, "distribution", lambda _: SimpleNamespace(version="1.2", read_text=lambda _: text))
+    monkeypatch.setattr(wheels, "distribution", lambda _: SimpleNamespace(read_text=lambda _: json.dumps(origin)))
     found = requirement("edge")
     assert found == (wanted[0] or f"lymphcad[edge] @ {origin['url']}", wanted[1])
+
+
+def test_no_index_is_asked_for_lymphcad_itself(monkeypatch):
+    """Whose package that would be is not known."""
+    monkeypatch.setattr(wheels, "distribution", lambda _: SimpleNamespace(read_text=lambda _: None))
+    with pytest.raises(CommandError, match="was not installed from its source or its wheel"):
+        requirement("edge")
 
 
 def test_pins_are_of_what_an_index_has(monkeypatch):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -24,26 +25,45 @@ def test_the_demo_bundle_is_whole_small_and_honest():
     assert test["size_baseline_auroc"] < low < test["auroc"] < high
 
 
-@pytest.mark.server
-def test_the_demo_scores_its_study_and_leaves_no_server(tmp_path):
-    out = tmp_path / "out"
-    # A process of its own, that may not import torch.
-    code = "import sys; sys.modules['torch'] = None; from lymphcad.cli import main; main(sys.argv[1:])"
+def run_demo(out, *missing):
+    """Run the demo in a process of its own that may not import torch, nor what is named."""
+    code = f"import sys; sys.modules.update(dict.fromkeys({['torch', *missing]}))\n"
+    code += "from lymphcad.cli import main; main(sys.argv[1:])"
+    environment = {**os.environ, "PATH": "/usr/bin:/bin"}  # no tritonserver there
     said = subprocess.run(
         [sys.executable, "-c", code, "demo", "--out", str(out)],
-        capture_output=True, text=True, check=False, timeout=300,
+        capture_output=True, text=True, check=False, timeout=300, env=environment,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
     assert "Research use only" in said.stdout
     with (out / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    with (out / "study" / "cohort.csv").open(newline="") as file:
-        known = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["scored"] * 8
     assert all((out / row["heatmap"]).is_file() for row in rows)
+    return rows, said
+
+
+@pytest.mark.server
+def test_the_demo_scores_its_study_with_a_server_and_without(tmp_path):
+    rows, said = run_demo(tmp_path / "out")
+    assert "The server has stopped." in said.stderr
+    with (tmp_path / "out" / "study" / "cohort.csv").open(newline="") as file:
+        known = list(csv.DictReader(file))
     # The probabilities are the network's, not noise: metastatic nodes score higher on the whole.
     of = {
         label: [float(r["probability"]) for r, k in zip(rows, known, strict=True) if k["label"] == label]
         for label in "01"
     }
     assert sum(of["1"]) / len(of["1"]) > sum(of["0"]) / len(of["0"]) + 0.2
+    # On a Mac, on Arm, on Python 3.13 there is no server.
+    without, said = run_demo(tmp_path / "edge", "pytriton")
+    assert (
+        "No Triton server can run on this machine (there is no tritonserver on PATH and none installed" in said.stderr
+    )
+    assert "pip install 'lymphcad[serve]'" in said.stderr
+    assert "the edge variant scores without one" in said.stderr
+    for one, other in zip(rows, without, strict=True):
+        assert [one[name] for name in ("image", "call", "bundle")] == [
+            other[name] for name in ("image", "call", "bundle")
+        ]
+        assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=0.01)
