@@ -129,6 +129,11 @@ class Clock:
         self.meanwhile(self.now)
 
 
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    use(Clock(), monkeypatch)
+
+
 def use(clock, monkeypatch):
     monkeypatch.setattr("lymphcad_client.watch.watcher.time", clock)
     return clock
@@ -475,12 +480,19 @@ def test_what_a_killed_watcher_left_is_removed_and_nothing_else(boxes):
     assert sorted(path.name for path in boxes[1].iterdir()) == [".b-part", "c-part"]
 
 
-def test_folders_within_each_other(tmp_path, boxes):
+def test_folders_within_each_other(tmp_path, boxes, monkeypatch):
     inbox, outbox = boxes
+    (inbox / "deep").mkdir()
     (tmp_path / "link").symlink_to(inbox)
-    for one, other in ((inbox, inbox), (inbox, inbox / "new" / "deep"), (tmp_path, inbox), (inbox, tmp_path / "link")):
+    (tmp_path / "deep link").symlink_to(inbox / "deep")
+    monkeypatch.chdir(inbox / "deep")
+    inside = (inbox, inbox / "new" / "deep", tmp_path / "link", tmp_path / "deep link", Path("out"))
+    for other in inside:
         with pytest.raises(CommandError, match="one in the other"):
-            check_apart(one, other)
+            check_apart(inbox, other)
+        if other.exists():
+            with pytest.raises(CommandError, match="one in the other"):
+                check_apart(other, inbox)
     check_apart(inbox, outbox)
     check_apart(inbox, tmp_path / "new")
     with pytest.raises(CommandError, match="there is no folder"):
