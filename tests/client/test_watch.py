@@ -31,7 +31,7 @@ UID = str(dcmread(CT).SOPInstanceUID)
 class Answers:
     """A scorer that refuses row 7 and fails in row 8, and does something of the test's at each node."""
 
-    about = "Made for the test."
+    about, at_once = "Made for the test.", 3
     digest = "0" * 64
     manifest = Manifest(
         name="made",

@@ -23,7 +23,7 @@ CT = get_testdata_file("CT_small.dcm", download=False)
 
 
 class Answers:
-    about, digest = "Made for the test.", "0" * 64
+    about, digest, at_once = "Made for the test.", "0" * 64, 3
 
     def __init__(self, demo):
         self.manifest = demo.manifest
