@@ -30,21 +30,31 @@ def verify(*arguments):
     return int(ended.value.code or 0)
 
 
-@pytest.fixture(scope="module")
-def wrong_bundle(probe_bundle, tmp_path_factory):
-    """Return a bundle that digests do not show to be wrong: its CAM was exchanged, and its manifest written anew."""
-    folder = shutil.copytree(probe_bundle.path, tmp_path_factory.mktemp("wrong") / "bundle")
-    cam = onnx.load(folder / "cam.onnx")
-    for tensor in cam.graph.initializer:
+def exchanged(bundle, folder, graph, prefix):
+    """Return a bundle that digests do not show to be wrong: its heatmap is another, and its manifest written anew."""
+    shutil.copytree(bundle.path, folder)
+    model = onnx.load(folder / graph)
+    for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if values.dtype == np.float32 and values.ndim == 2:
+        if tensor.name.startswith(prefix) and values.dtype == np.float32 and values.ndim == 2:
             tensor.CopyFrom(numpy_helper.from_array(values * 0.8, tensor.name))
-    onnx.save(cam, folder / "cam.onnx")
+    onnx.save(model, folder / graph)
     file = folder / "bundle.json"
     value = json.loads(file.read_text())
-    value["files"]["cam.onnx"] = sha256(folder / "cam.onnx")
+    value["files"][graph] = sha256(folder / graph)
     file.write_text(json.dumps(value))
     return Bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def wrong_bundle(probe_bundle, tmp_path_factory):
+    return exchanged(probe_bundle, tmp_path_factory.mktemp("wrong") / "bundle", "cam.onnx", "")
+
+
+def test_a_merged_graph_that_is_another(probe_bundle, tmp_path, capsys):
+    bundle = exchanged(probe_bundle, tmp_path / "bundle", "edge.fp32.onnx", "cam/")
+    assert verify(bundle.path) == 4
+    assert "does not compute what the bundle was proven with" in capsys.readouterr().err
 
 
 def test_a_bundle_that_holds(probe_bundle, capsys):
