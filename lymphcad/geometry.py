@@ -73,13 +73,11 @@ def cut_window(ct: CtSlice, row: float, col: float, field_of_view_mm: float, siz
     check_node(ct, row, col)
     sides = [_side(field_of_view_mm, size, spacing) for spacing in ct.spacing_mm]
     starts = [round(at) - side // 2 for at, side in zip((row, col), sides, strict=True)]
-    image = np.full(sides, PADDING_HU, dtype=np.int16)
-    source, target = [], []
-    for start, side, length in zip(starts, sides, ct.hu.shape, strict=True):
-        first, last = max(start, 0), min(start + side, length)
-        source.append(slice(first, last))
-        target.append(slice(first - start, last - start))
-    image[tuple(target)] = ct.hu[tuple(source)]
+    inside = [slice(max(at, 0), min(at + side, n)) for at, side, n in zip(starts, sides, ct.hu.shape, strict=True)]
+    image: npt.NDArray[np.int16] = ct.hu[tuple(inside)].copy()
+    if image.shape != tuple(sides):  # near the slice's border
+        part, image = image, np.full(sides, PADDING_HU, dtype=np.int16)
+        image[tuple(slice(i.start - at, i.stop - at) for i, at in zip(inside, starts, strict=True))] = part
     return Window(image, (row - starts[0], col - starts[1]), ct.spacing_mm)
 
 

@@ -51,7 +51,7 @@ class EdgeScorer:
     about
         Which runner was taken, why, and what else is to be known of it: one or more sentences.
     at_once
-        One more than the cores, so that the next node is ready when a core is.
+        As many as there are cores: with more, ONNX Runtime is slower and memory larger.
 
     Raises
     ------
@@ -72,7 +72,7 @@ class EdgeScorer:
         engines: Path | None = None,
         cache: Path | None = None,
     ) -> None:
-        self.manifest, self.digest, self.at_once = bundle.manifest, bundle.digest, cores() + 1
+        self.manifest, self.digest, self.at_once = bundle.manifest, bundle.digest, cores()
         with _OPENING:
             chosen = choose_runner(bundle, runner, precision=precision, engines=engines, cache=cache or default_cache())
             self._runner = chosen.runner
