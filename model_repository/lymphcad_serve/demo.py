@@ -24,8 +24,7 @@ def demo(
     from lymphcad.errors import CommandError
     from lymphcad.phantom.cohort import write_cohort
     from lymphcad_serve.assets import DEMO_BUNDLE
-    from lymphcad_serve.repository import Target, write_repository
-    from lymphcad_serve.server import Server, check_server, free_ports
+    from lymphcad_serve.tritonserver import check_server
 
     served = Bundle(bundle or DEMO_BUNDLE)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -42,6 +41,9 @@ def demo(
         )
         score(images=[], out=out, nodes=table, edge=served.path)
     else:
+        from lymphcad_serve.repository import Target, write_repository
+        from lymphcad_serve.server import Server, free_ports
+
         with tempfile.TemporaryDirectory(prefix="lymphcad-repository-") as folder:
             models = Path(folder) / "models"
             write_repository(served, models, Target.EMBEDDED)

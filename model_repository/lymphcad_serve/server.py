@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import os
 import secrets
 import shutil
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from lymphcad_client.triton import TritonScorer
 
 from lymphcad.errors import CommandError, Reason, ServerError
+from lymphcad_serve.tritonserver import installed_server
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -183,36 +183,9 @@ def _check_free(port: int) -> None:
             ) from None
 
 
-def check_server() -> None:
-    """Refuse a machine that has no tritonserver to start.
-
-    Raises
-    ------
-    CommandError
-        If there is none on PATH, and none is installed that fits this Python.
-    """
-    if shutil.which("tritonserver") is None:
-        _installed()
-
-
-def _installed() -> tuple[Path, Path]:
-    """Return the folders of nvidia-pytriton's server and of its stub for this Python."""
-    spec = importlib.util.find_spec("pytriton")
-    if spec is None or spec.origin is None:
-        raise CommandError(
-            "there is no tritonserver on PATH and none installed: pip install 'lymphcad[serve]' (Linux on x86_64,"
-            " Python 3.10 to 3.12), or install Triton"
-        )
-    package = Path(spec.origin).parent / "tritonserver"
-    stub = package / "python_backend_stubs" / f"{sys.version_info[0]}.{sys.version_info[1]}"
-    if not (stub / "triton_python_backend_stub").is_file():
-        raise CommandError(f"the embedded tritonserver has no stub for Python {stub.name}: use Python 3.10 to 3.12")
-    return package, stub
-
-
 def _embedded(folder: Path, environment: dict[str, str]) -> list[str]:
     """Lay out the server of nvidia-pytriton, and return how to call it."""
-    package, stub = _installed()
+    package, stub = installed_server()
     backend = folder / "backends" / "python"
     shutil.copytree(package / "backends" / "python", backend)
     shutil.copy2(stub / "triton_python_backend_stub", backend)

@@ -56,7 +56,7 @@ def test_the_demo_scores_its_study_with_a_server_and_without(tmp_path):
     }
     assert sum(of["1"]) / len(of["1"]) > sum(of["0"]) / len(of["0"]) + 0.2
     # On a Mac, on Arm, on Python 3.13 there is no server.
-    without, said = run_demo(tmp_path / "edge", "pytriton")
+    without, said = run_demo(tmp_path / "edge", "pytriton", "tritonclient", "grpc", "google")
     assert (
         "No Triton server can run on this machine (there is no tritonserver on PATH and none installed" in said.stderr
     )
