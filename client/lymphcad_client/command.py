@@ -64,7 +64,8 @@ def score(
             raise CommandError("no image was given: name files or folders before --node")
         rows = [NodeRow(line, str(file), row, col, str(line)) for line, file in enumerate(files, start=1)]
         finder = ImageFinder(Path(), [])
-    signal.signal(signal.SIGTERM, _stop)
+    # A job that a scheduler stops ends like one that a person does: shared memory is given back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
     shown: list[Result] = []
     counts: Counter[str] = Counter()
@@ -97,11 +98,6 @@ def score(
         results_table(Console(), shown, len(rows), out)
     if counts["scored"] < len(rows):
         raise typer.Exit(SOME_NOT_SCORED)
-
-
-def _stop(*_: object) -> None:
-    """End a job that a scheduler stops like one that a person does: shared memory is given back."""
-    raise KeyboardInterrupt
 
 
 def _point(text: str) -> tuple[float, float]:

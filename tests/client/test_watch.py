@@ -6,20 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from watching import UID, Answers, Clock, drop, hidden, record_of, rows_of, use, visible, watch, write_table
+from watching import UID, Answers, drop, hidden, record_of, rows_of, visible, watch, write_table
 
-
-@pytest.fixture
-def boxes(tmp_path):
-    inbox, outbox = tmp_path / "in", tmp_path / "out"
-    inbox.mkdir()
-    outbox.mkdir()
-    return inbox, outbox
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    use(Clock(), monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 def test_a_study_is_scored_and_moved(boxes):

@@ -15,18 +15,7 @@ from watching import Answers, Clock, drop, rows_of, use, visible, watch
 
 from lymphcad.errors import CommandError, InterruptedByUser
 
-
-@pytest.fixture
-def boxes(tmp_path):
-    inbox, outbox = tmp_path / "in", tmp_path / "out"
-    inbox.mkdir()
-    outbox.mkdir()
-    return inbox, outbox
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    use(Clock(), monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 def test_what_is_no_study(boxes, tmp_path):

@@ -8,18 +8,7 @@ import shutil
 import pytest
 from watching import Answers, Clock, drop, hidden, rows_of, use, visible, watch, write_table
 
-
-@pytest.fixture
-def boxes(tmp_path):
-    inbox, outbox = tmp_path / "in", tmp_path / "out"
-    inbox.mkdir()
-    outbox.mkdir()
-    return inbox, outbox
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    use(Clock(), monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 def test_a_growing_study_is_left_alone(boxes, monkeypatch):

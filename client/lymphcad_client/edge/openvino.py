@@ -10,7 +10,7 @@ from lymphcad.errors import CommandError, Reason, ServerError
 from lymphcad_client.edge.cache import CompiledModel
 from lymphcad_client.edge.cpu import cores
 
-# OpenVINO imports its converter of other formats where it can: 40 ms and 4 MB of every start.
+# OpenVINO imports its converter of other formats where it can, which costs time and memory at every start.
 _CONVERTER = "openvino.tools.ovc"
 if _CONVERTER not in sys.modules:
     sys.modules[_CONVERTER] = None  # type: ignore[assignment]
@@ -59,7 +59,7 @@ class OpenVino:
         self.precision = precision
         graph = bundle.edge(precision)
         core = openvino.Core()
-        # Every machine has a CPU, and asking for the others loads what drives them, 7 MB.
+        # Every machine has a CPU, and asking for the others loads what drives them.
         if device != "CPU" and device not in {found.partition(".")[0] for found in core.available_devices}:
             raise CommandError(
                 f"OpenVINO finds no {device} on this machine ({', '.join(core.available_devices)} only): take the"
@@ -123,7 +123,7 @@ def _compiled(
             return core.import_model(content, device, settings), note
         except RuntimeError:
             note = "The compiled model in the cache could not be loaded, so it was compiled again."
-    # What compiling leaves behind is 20 MB: with it gone, the compiled model is loaded as from the cache.
+    # What compiling leaves behind is large: with it gone, the compiled model is loaded as from the cache.
     content = core.compile_model(graph, device, settings).export_model().getvalue()
     if kept is not None:
         note = kept.write(content) or note

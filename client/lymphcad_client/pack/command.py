@@ -29,12 +29,9 @@ def edge_pack(
     from lymphcad.errors import InterruptedByUser
     from lymphcad_client.pack.archive import write_pack
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with console.status("Checking the bundle") as status:
             packed = write_pack(Bundle(bundle, key), out, _EXTRAS[runner], status.update)
     except KeyboardInterrupt:
