@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydicom.uid import (
@@ -16,10 +17,11 @@ from lymphcad import functional_groups as fg
 from lymphcad.dicom_header import Header, decimals, open_dicom, text, uid, unsigned, value_bytes
 from lymphcad.dicom_pixels import PixelFormat, check_pixel_data, hounsfield, stored_values
 from lymphcad.errors import Reason, Refusal
+from lymphcad.memory_file import MemoryFile
 from lymphcad.slice import CtSlice
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from lymphcad.memory_file import Source
 
 MIN_PIXELS, MAX_PIXELS = 16, 4096
 """Rows and columns that an image may have."""
@@ -63,7 +65,7 @@ _TAGS = [
 # fmt: on
 
 
-def read_slice(path: Path, frame: int | None = None) -> CtSlice:
+def read_slice(source: Source, frame: int | None = None) -> CtSlice:
     """Read one axial CT slice in Hounsfield units.
 
     CT Image Storage (PS3.3, A.3), Enhanced CT (A.38) and Legacy Converted Enhanced CT (A.70) are read, in every
@@ -71,7 +73,7 @@ def read_slice(path: Path, frame: int | None = None) -> CtSlice:
 
     Parameters
     ----------
-    path
+    source
         The file.
     frame
         Number of the frame, from 1; may be None if the file has one frame.
@@ -89,8 +91,8 @@ def read_slice(path: Path, frame: int | None = None) -> CtSlice:
         and the names of UIDs.
     """
     try:
-        with open_dicom(path, _TAGS) as header:
-            return _read(header, path, frame)
+        with open_dicom(source, _TAGS) as header:
+            return _read(header, Path(source.name) if isinstance(source, MemoryFile) else source, frame)
     except Refusal:
         raise
     except Exception as error:  # noqa: BLE001

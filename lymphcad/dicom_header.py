@@ -27,10 +27,13 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from lymphcad.errors import Reason, Refusal
 from lymphcad.functional_groups import PER_FRAME, SHARED
 from lymphcad.last_header import LastHeader
+from lymphcad.memory_file import MemoryFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from lymphcad.memory_file import Source
 
 # pydicom's warnings and log records quote element values, and a value can be a patient's name. These settings belong
 # to the process, so they are made once, at import: changing them around each call would race with other threads.
@@ -84,12 +87,12 @@ class Header:
 
 
 @contextmanager
-def open_dicom(path: Path, tags: list[int], last_tag: int = _PIXEL_DATA) -> Iterator[Header]:
+def open_dicom(source: Source, tags: list[int], last_tag: int = _PIXEL_DATA) -> Iterator[Header]:
     """Open a DICOM file (PS3.10, section 7.1) and read `tags` of its header, up to and without `last_tag`.
 
     Parameters
     ----------
-    path
+    source
         The file.
     tags
         The elements to keep, as (group << 16) + element.
@@ -106,26 +109,27 @@ def open_dicom(path: Path, tags: list[int], last_tag: int = _PIXEL_DATA) -> Iter
     Refusal
         ``file_missing``, ``not_dicom``, ``truncated``, ``absurd_size`` or ``unreadable``.
     """
-    with open_file(path) as (file, size):
+    headers = source.headers if isinstance(source, MemoryFile) else _last_header
+    with open_file(source) as (file, size):
         stream: BinaryIO = file
-        if last_tag >= _PIXEL_DATA and size <= _READ_WHOLE_BYTES:
+        if last_tag >= _PIXEL_DATA and size <= _READ_WHOLE_BYTES and not isinstance(stream, io.BytesIO):
             contents = file.read()
             stream, size = io.BytesIO(contents), len(contents)
-        header = _last_header.find(stream, size, tags)
+        header = headers.find(stream, size, tags)
         if header is None:
             stream.seek(0)
             header = _read(stream, size, tags, last_tag)
-            _last_header.keep(header, stream, tags)
+            headers.keep(header, stream, tags)
         yield header
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def open_file(source: Source) -> Iterator[tuple[BinaryIO, int]]:
     """Open an image file, and refuse what is not one.
 
     Parameters
     ----------
-    path
+    source
         The file.
 
     Yields
@@ -138,11 +142,15 @@ def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     Refusal
         ``file_missing`` if there is no regular file, ``unreadable`` if it may not be read, ``absurd_size`` above 2 GiB.
     """
+    if isinstance(source, MemoryFile):
+        _check_length(len(source.data))
+        yield io.BytesIO(source.data), len(source.data)
+        return
     try:
-        status = path.stat()  # before opening it: opening a named pipe would wait for ever
+        status = source.stat()  # before opening it: opening a named pipe would wait for ever
         if not stat.S_ISREG(status.st_mode):
             raise Refusal(Reason.FILE_MISSING, "the path is a folder or a device, not a file: name the image's file")
-        file = path.open("rb")
+        file = source.open("rb")
     except PermissionError:
         raise Refusal(
             Reason.UNREADABLE, "the file may not be read by this user: change its permissions, or run as its owner"
@@ -150,13 +158,16 @@ def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     except (OSError, ValueError):  # ValueError: a NUL byte in the name
         raise Refusal(Reason.FILE_MISSING, "there is no file at this path: check the name and the folder") from None
     with file:
-        if status.st_size > MAX_FILE_BYTES:
-            raise Refusal(
-                Reason.ABSURD_SIZE,
-                f"the file has {status.st_size} bytes, and at most {MAX_FILE_BYTES} are read: export the series as"
-                " single slices",
-            )
+        _check_length(status.st_size)
         yield file, status.st_size
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_FILE_BYTES:
+        raise Refusal(
+            Reason.ABSURD_SIZE,
+            f"the file has {length} bytes, and at most {MAX_FILE_BYTES} are read: export the series as single slices",
+        )
 
 
 def read_sop_instance_uid(path: Path) -> str:

@@ -63,7 +63,7 @@ def read_image(
     # DICOM leaves the first 128 bytes to anybody, so they may look like another format.
     if start[128:] == b"DICM" or not start.startswith((PNG_MAGIC, JPEG_MAGIC)):
         ct = read_slice(path, frame)
-        return ct if spacing_mm is None else _with_own_spacing(ct, spacing_mm)
+        return ct if spacing_mm is None else with_own_spacing(ct, spacing_mm)
     if frame not in (None, 1):
         raise Refusal(Reason.NO_SUCH_FRAME, f"frame {frame} was asked for, and a PNG or JPEG has one: leave it empty")
     return read_greyscale(
@@ -75,7 +75,7 @@ def read_image(
     )
 
 
-def _with_own_spacing(ct: CtSlice, spacing_mm: float) -> CtSlice:
+def with_own_spacing(ct: CtSlice, spacing_mm: float) -> CtSlice:
     """Return a slice, with a sentence if the table contradicts its spacing."""
     if all(abs(spacing_mm - own) <= _SPACING_TOLERANCE * own for own in ct.spacing_mm):
         return ct

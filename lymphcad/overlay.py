@@ -107,6 +107,22 @@ def draw_pair(crop: npt.NDArray[np.float32], heatmap: npt.NDArray[np.uint8]) -> 
     return picture
 
 
+def heat_layer(heatmap: npt.NDArray[np.uint8]) -> Image.Image:
+    """Return a heatmap's colours as a layer to lay over the anatomy.
+
+    Parameters
+    ----------
+    heatmap
+        uint8 [S, S], evidence for metastasis on the bundle's scale.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGBA, S x S pixels; where there is no evidence it is transparent, where there is most it is opaque.
+    """
+    return Image.fromarray(np.dstack([_PALETTE[heatmap], heatmap]))
+
+
 def _anatomy(ct: CtSlice, row: float, col: float, side_mm: float, manifest: Manifest) -> Image.Image:
     """Return a square of the anatomy around a node in the bundle's window, 8-bit grey; black beyond the slice."""
     low = manifest.preprocess.window_level_hu - manifest.preprocess.window_width_hu / 2
@@ -153,10 +169,15 @@ def _furniture(field_mm: float, evidence_scale: float, orientation: tuple[float,
     return layer
 
 
-def _scale_bar(pen: ImageDraw.ImageDraw, left: int, side_mm: float) -> None:
-    """Draw a bar of a round number of mm, at most a third of the panel that starts at `left`."""
+def scale_bar_mm(side_mm: float) -> float:
+    """Return the length of a picture's scale bar: a round number of mm, at most a third of the picture's side, mm."""
     steps = [digit * 10.0**power for power in range(-1, 4) for digit in (1, 2, 5)]
-    length_mm = max((step for step in steps if step <= side_mm / 3), default=steps[0])
+    return max((step for step in steps if step <= side_mm / 3), default=steps[0])
+
+
+def _scale_bar(pen: ImageDraw.ImageDraw, left: int, side_mm: float) -> None:
+    """Draw the scale bar of the panel that starts at `left`."""
+    length_mm = scale_bar_mm(side_mm)
     start, end, y = left + 12, left + 12 + length_mm / side_mm * PANEL, PANEL - 14
     pen.rectangle([start - 1, y - 1, end + 1, y + 3], _BLACK)
     pen.rectangle([start, y, end, y + 2], _WHITE)

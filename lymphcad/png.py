@@ -11,6 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
+_COLOUR_TYPES = {"L": 0, "RGB": 2, "RGBA": 6}
 _UP = 2
 """Filter type: each byte less the one above it (PNG specification, section 9.2)."""
 _AT_ONCE = 40
@@ -23,7 +24,7 @@ def png_bytes(picture: Image.Image) -> bytes:
     Parameters
     ----------
     picture
-        Of mode RGB.
+        Of mode L, RGB or RGBA.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def png_bytes(picture: Image.Image) -> bytes:
         above = part[-1]
         body += deflate.compress(lines[: len(part)].data)
     body += deflate.flush()
-    header = struct.pack(">IIBBBBB", picture.width, picture.height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", picture.width, picture.height, 8, _COLOUR_TYPES[picture.mode], 0, 0, 0)
     parts = [b"\x89PNG\r\n\x1a\n"]
     for kind, data in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b"")):
         parts += [struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))]

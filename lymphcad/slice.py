@@ -27,7 +27,7 @@ class CtSlice:
     spacing_mm
         Distance between the centres of neighbouring pixels, (between rows, between columns), mm.
     path
-        The file that it was read from.
+        The file that it was read from; of one in memory, its name.
     frame
         Number of the frame in a multi-frame file, from 1 as in DICOM; None in a single-frame file.
     sop_class_uid, sop_instance_uid, series_instance_uid, study_instance_uid, frame_of_reference_uid

@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lymphcad.errors import Reason, Refusal, TableError
+from lymphcad.memory_file import MemoryFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from lymphcad.memory_file import Source
 
 NODE_COLUMNS = ("image", "row", "col")
 """What a node table must have."""
@@ -116,12 +119,12 @@ class _Record:
     too_long: bool
 
 
-def read_nodes(path: Path) -> list[NodeRow]:
+def read_nodes(source: Source) -> list[NodeRow]:
     """Read a node table; a row that cannot be used comes back with a refusal, none is left out.
 
     Parameters
     ----------
-    path
+    source
         A CSV file, UTF-8 with or without a byte order mark.
 
     Returns
@@ -135,7 +138,7 @@ def read_nodes(path: Path) -> list[NodeRow]:
     TableError
         If the file is missing or not UTF-8 text, a quote is left open, a column is missing or there are no rows.
     """
-    return [_node_row(record) for record in _records(path, NODE_COLUMNS)]
+    return [_node_row(record) for record in _records(source, NODE_COLUMNS)]
 
 
 def read_cohort(path: Path) -> list[CohortRow]:
@@ -296,9 +299,9 @@ def _number(value: str) -> float | None:
     return number if math.isfinite(number) and "_" not in value else None
 
 
-def _records(path: Path, required: Sequence[str]) -> list[_Record]:
+def _records(source: Source, required: Sequence[str]) -> list[_Record]:
     """Read all rows as text; lines with nothing in them are not rows."""
-    text = _text(path)
+    text = _text(source)
     if not text.strip():
         raise TableError(f"the table is empty: its first line must name the columns {', '.join(required)}")
     # strict: an open quote would otherwise swallow the rows behind it
@@ -329,14 +332,17 @@ def _records(path: Path, required: Sequence[str]) -> list[_Record]:
     return records
 
 
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            contents = file.read(MAX_TABLE_BYTES + 1)
-    except (OSError, ValueError):  # ValueError: a NUL byte in the name
-        raise TableError(
-            "the table cannot be opened: check that the file is there, is not a folder and may be read"
-        ) from None
+def _text(source: Source) -> str:
+    if isinstance(source, MemoryFile):
+        contents = source.data
+    else:
+        try:
+            with source.open("rb") as file:
+                contents = file.read(MAX_TABLE_BYTES + 1)
+        except (OSError, ValueError):  # ValueError: a NUL byte in the name
+            raise TableError(
+                "the table cannot be opened: check that the file is there, is not a folder and may be read"
+            ) from None
     if len(contents) > MAX_TABLE_BYTES:
         raise TableError(f"the table has more than {MAX_TABLE_BYTES} bytes: split it into several files")
     if b"\0" in contents:

@@ -1,0 +1,39 @@
+"""The script that Streamlit runs: who may see it, the notice, and the pages."""
+
+from __future__ import annotations
+
+import streamlit as st
+from lymphcad_dashboard.access import require_sign_in, sign_out_button
+from lymphcad_dashboard.page import report_page, status_page, study_page
+from lymphcad_dashboard.settings import Settings
+
+from lymphcad import RESEARCH_USE_ONLY
+
+_STYLE = """
+<style>
+[data-testid="stMainBlockContainer"] { padding-top: 3.6rem; padding-bottom: 3rem; }
+[data-testid="stSidebarHeader"] { height: 2.6rem; margin-bottom: 0; }
+.notice { position: fixed; left: 0; right: 0; bottom: 0; z-index: 1000000; padding: .25rem 1rem; text-align: center;
+          background: #7a3e00; color: #fff; font-size: .85rem; }
+</style>
+"""
+
+
+def main() -> None:
+    """Show the page that the user chose."""
+    settings = Settings.from_environment()
+    st.set_page_config(page_title="LymphCAD", page_icon=":material/radiology:", layout="wide")
+    st.html(_STYLE + f'<div class="notice" role="note">{RESEARCH_USE_ONLY}</div>')
+    require_sign_in(settings)
+    pages = [
+        st.Page(study_page.show, title="Study", icon=":material/radiology:", url_path="study", default=True),
+        st.Page(status_page.show, title="Status", icon=":material/monitor_heart:", url_path="status"),
+    ]
+    if settings.report is not None:
+        pages.append(st.Page(report_page.show, title="Cohort report", icon=":material/query_stats:", url_path="report"))
+    page = st.navigation(pages, position="top")
+    page.run()
+    sign_out_button(settings)
+
+
+main()
