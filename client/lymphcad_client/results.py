@@ -12,7 +12,7 @@ from lymphcad import RESEARCH_USE_ONLY
 from lymphcad.errors import CommandError, InterruptedByUser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from lymphcad_client.batch import Result
@@ -21,6 +21,24 @@ COLUMNS = ("image", "row", "col", "node", "status", "reason", "probability", "ca
 RESULTS = "results.csv"
 UNFINISHED = "results.csv.part"
 NOTICE = "RESEARCH_USE_ONLY.txt"
+NOTICE_TEXT = f"{RESEARCH_USE_ONLY}.\n"
+"""What stands in it."""
+
+
+def results_csv(results: Iterable[tuple[Result, str]]) -> bytes:
+    """Return the bytes of a whole ``results.csv``, for what hands results over without a folder.
+
+    Parameters
+    ----------
+    results
+        In the order of the table; each with the relative path of its picture, or "" where it has none.
+
+    Returns
+    -------
+    bytes
+        UTF-8, what `write_results` writes for the same results.
+    """
+    return b"".join([_line(COLUMNS), *(_line(_row(result, picture)) for result, picture in results)])
 
 
 def write_results(
@@ -57,7 +75,7 @@ def write_results(
     try:
         with closing(results):
             with _writing(out, written):
-                (out / NOTICE).write_text(f"{RESEARCH_USE_ONLY}.\n", encoding="utf-8")
+                (out / NOTICE).write_text(NOTICE_TEXT, encoding="utf-8")
                 file = _Rows(out)
             with closing(file):
                 for number, result in enumerate(results, start=1):
@@ -97,9 +115,7 @@ class _Rows:
         self.write(COLUMNS)
 
     def write(self, row: Sequence[str]) -> None:
-        text = io.StringIO()
-        csv.writer(text).writerow(row)
-        rest = memoryview(text.getvalue().encode())
+        rest = memoryview(_line(row))
         length = self._length + len(rest)
         try:
             while rest:  # a disk that is nearly full takes a part
@@ -116,6 +132,12 @@ class _Rows:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _line(row: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(row)
+    return text.getvalue().encode()
 
 
 def _row(result: Result, heatmap: str) -> Sequence[str]:
