@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lymphcad_client.batch import Result
 from lymphcad_dashboard.latency import Latency
+from lymphcad_dashboard.reading import FAILED, WAITING, Reading
 
 from lymphcad.errors import Reason, Refusal, ServerError
 from lymphcad.images import with_own_spacing
@@ -16,14 +17,11 @@ from lymphcad.tables import NodeRow, read_nodes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lymphcad.memory_file import MemoryFile
-    from lymphcad.series import Listing, Stack
     from lymphcad_dashboard.engine import Engine
 
-    from lymphcad.bundle import Manifest
+    from lymphcad.memory_file import MemoryFile
+    from lymphcad.series import Listing, Stack
     from lymphcad.slice import CtSlice
-
-FAILED, WAITING = "failed", "waiting"
 
 
 @dataclass(frozen=True)
@@ -43,30 +41,6 @@ class Mark:
     number: int
     node: NodeRow
     index: int | None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What an engine answered for a mark.
-
-    Attributes
-    ----------
-    result
-        As in a batch. Its status is ``waiting`` before it was asked.
-    manifest
-        Of the bundle that answered; None if none did.
-    seconds
-        That the answer took; None if there was none.
-    """
-
-    result: Result
-    manifest: Manifest | None = None
-    seconds: float | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it is to be asked (again): a server that was away is no answer."""
-        return self.result.status in (FAILED, WAITING)
 
 
 @dataclass
@@ -207,6 +181,14 @@ class Bench:
         """Return what an engine answered for a mark; `which` is its place among the engines."""
         found = self._readings.get((mark.number, which))
         return found or Reading(Result(mark.node, WAITING, "not scored yet"))
+
+    def final(self, mark: Mark, which: int = 0) -> Reading:
+        """Return what leaves the page for a mark, `reading` but that a node that nobody was asked for has failed."""
+        found = self.reading(mark, which)
+        if found.result.status != WAITING:
+            return found
+        reason = ServerError(Reason.SERVER_NOT_READY, "nobody has answered yet: score it again")
+        return Reading(replace(found.result, status=FAILED, reason=str(reason)))
 
     def in_order(self) -> list[Mark]:
         """Return the marks, the most probable first by the first engine, those without a probability last."""

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from lymphcad_dashboard.takeaway import Answer
+    from lymphcad_dashboard.reading import Reading
 
 PICTURES: Final = 6
 """How many pictures fit on one page of A4; nodes beyond them stand in a table."""
 
 
-def summary_html(nodes: Sequence[Sequence[Answer]], made: datetime, *, patient: str | None = None) -> str:
+def summary_html(nodes: Sequence[Sequence[Reading]], made: datetime, *, patient: str | None = None) -> str:
     """Return the summary.
 
     What a user calls a node and the sentence of a refusal stand in it as they are, and so does the SOP Instance UID of
@@ -82,5 +82,5 @@ def summary_html(nodes: Sequence[Sequence[Answer]], made: datetime, *, patient: 
     )
 
 
-def _data_uri(answer: Answer) -> str:
+def _data_uri(answer: Reading) -> str:
     return "data:image/png;base64," + base64.b64encode(picture(answer) or b"").decode("ascii")

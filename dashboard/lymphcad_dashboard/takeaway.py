@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lymphcad_client.results import NOTICE, NOTICE_TEXT, RESULTS, results_csv
@@ -15,33 +14,13 @@ from lymphcad.png import png_bytes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lymphcad_client.batch import Result
 
-    from lymphcad.bundle import Manifest
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What became of a node, and who answered.
-
-    Attributes
-    ----------
-    result
-        Of one requested node.
-    manifest
-        Of the bundle that answered; None if the node was not scored.
-    """
-
-    result: Result
-    manifest: Manifest | None = None
-
-
-def picture(answer: Answer) -> bytes | None:
+def picture(reading: Reading) -> bytes | None:
     """Draw the overlay of a node.
 
     Parameters
     ----------
-    answer
+    reading
         Scored or not.
 
     Returns
@@ -54,7 +33,7 @@ def picture(answer: Answer) -> bytes | None:
     ValueError
         If a scored node comes without its slice, its point or its manifest.
     """
-    result, manifest = answer.result, answer.manifest
+    result, manifest = reading.result, reading.manifest
     if result.finding is None:
         return None
     if result.ct is None or manifest is None or result.node.row is None or result.node.col is None:
@@ -62,12 +41,12 @@ def picture(answer: Answer) -> bytes | None:
     return png_bytes(draw_overlay(result.ct, result.node.row, result.node.col, result.finding, manifest))
 
 
-def pictures(answers: Sequence[Answer]) -> list[tuple[str, bytes]]:
+def pictures(readings: Sequence[Reading]) -> list[tuple[str, bytes]]:
     """Draw the overlays of the nodes that were scored, under the names that `lymphcad score` gives them.
 
     Parameters
     ----------
-    answers
+    readings
         In the order of the table of results.
 
     Returns
@@ -80,30 +59,30 @@ def pictures(answers: Sequence[Answer]) -> list[tuple[str, bytes]]:
     ValueError
         As `picture` does.
     """
-    drawn = ((f"overlays/{number:06d}.png", picture(answer)) for number, answer in enumerate(answers, start=1))
+    drawn = ((f"overlays/{number:06d}.png", picture(reading)) for number, reading in enumerate(readings, start=1))
     return [(name, png) for name, png in drawn if png is not None]
 
 
-def results_zip(answers: Sequence[Answer]) -> bytes:
+def results_zip(readings: Sequence[Reading]) -> bytes:
     """Pack the folder that `lymphcad score` writes: results, overlays, and the notice.
 
     Parameters
     ----------
-    answers
+    readings
         In the order of the table of results.
 
     Returns
     -------
     bytes
-        A ZIP file; the same answers give the same bytes.
+        A ZIP file; the same readings give the same bytes.
 
     Raises
     ------
     ValueError
         As `picture` does.
     """
-    drawn = iter(pictures(answers))
-    named = [(answer.result, next(drawn) if answer.result.finding else ("", b"")) for answer in answers]
+    drawn = iter(pictures(readings))
+    named = [(one.result, next(drawn) if one.result.finding else ("", b"")) for one in readings]
     files = [
         (NOTICE, NOTICE_TEXT.encode()),
         (RESULTS, results_csv((result, name) for result, (name, _) in named)),

@@ -13,7 +13,7 @@ pytest.importorskip("jinja2")
 
 from lymphcad_client.batch import score_nodes
 from lymphcad_client.opening import open_scorer
-from lymphcad_dashboard.takeaway import Answer
+from lymphcad_dashboard.reading import Reading
 
 from lymphcad.images import ImageFinder
 from lymphcad.phantom.cohort import write_cohort
@@ -43,10 +43,10 @@ def answers_of(study):
     """Return a function that returns the answers of a bundle of the repository for the study."""
 
     @cache
-    def answers(bundle: str) -> list[Answer]:
+    def answers(bundle: str) -> list[Reading]:
         with open_scorer(edge=BUNDLES / bundle, runner="onnxruntime") as scorer:
             results = score_nodes(read_nodes(study), ImageFinder(study.parent, []), scorer)
-            return [Answer(result, scorer.manifest if result.finding else None) for result in results]
+            return [Reading(result, scorer.manifest if result.finding else None) for result in results]
 
     return answers
 

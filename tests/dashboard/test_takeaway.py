@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from lymphcad_client.results import results_csv
+from lymphcad_dashboard.reading import Reading
 from lymphcad_dashboard.summary import PICTURES, summary_html
-from lymphcad_dashboard.takeaway import Answer, picture, pictures, results_zip
+from lymphcad_dashboard.takeaway import picture, pictures, results_zip
 
 import lymphcad
 from lymphcad.cli import main
@@ -90,7 +91,7 @@ def test_the_zip_is_the_folder_that_score_writes(answers, scored_folder):
 
 def test_a_scored_node_without_its_manifest_is_no_picture(answers):
     with pytest.raises(ValueError, match="manifest"):
-        picture(Answer(answers[0].result))
+        picture(Reading(answers[0].result))
     with pytest.raises(ValueError, match="slice"):
         picture(replace(answers[0], result=replace(answers[0].result, ct=None)))
     assert picture(answers[1]) is None
@@ -151,7 +152,7 @@ def test_nodes_beyond_the_pictures_are_in_a_table(answers):
 
 def test_two_bundles_stand_side_by_side(answers, answers_of):
     pairs = list(zip(answers, answers_of("lidc"), strict=True))
-    refused = (pairs[2][0], Answer(replace(answers[1].result, node=answers[2].result.node)))
+    refused = (pairs[2][0], Reading(replace(answers[1].result, node=answers[2].result.node)))
     page = Page(summary_html([pairs[0], refused, *pairs[3:], pairs[1]], MADE))
     first, second = (answer.result.finding for answer in pairs[0])
     assert first.bundle != second.bundle

@@ -5,28 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import streamlit as st
+
+from lymphcad.errors import LymphcadError
 from lymphcad.memory_file import MemoryFile
 from lymphcad_dashboard.display import network_window
 from lymphcad_dashboard.page.session import bench, engines
 from lymphcad_dashboard.page.take_panel import take_away
 from lymphcad_dashboard.page.text import literal
 from lymphcad_dashboard.picture import draw_crop
-from lymphcad_dashboard.scale import probability_scale
-from lymphcad_dashboard.words import call_words, limits, meaning, parse_reason, refusal_heading
-
-from lymphcad.errors import LymphcadError
+from lymphcad_dashboard.scale import scale_svg
+from lymphcad_dashboard.words import call_words, heatmap_words, limits, meaning, parse_reason, refusal_heading
 
 if TYPE_CHECKING:
-    from lymphcad_dashboard.bench import Mark, Reading
+    from collections.abc import Callable
 
-_HEIGHT = 590
+    from lymphcad_dashboard.bench import Mark
+    from lymphcad_dashboard.reading import Reading
+
+_HEIGHT = 640
 
 
 def show() -> None:
     """Show the marked nodes."""
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
         count = len(bench().marks)
-        st.markdown(f"**{count} {'node' if count == 1 else 'nodes'}**" if count else "**No node marked yet**")
+        words = f"**{count} {'node' if count == 1 else 'nodes'}**" if count else "**No node marked yet**"
+        st.markdown(words, width="stretch")
         _load_table()
         if count:
             take_away()
@@ -39,7 +43,7 @@ def show() -> None:
 
 
 def _load_table() -> None:
-    with st.popover("Load nodes.csv", icon=":material/upload_file:"):
+    with st.popover("Load", icon=":material/upload_file:", help="Mark the nodes of a table, nodes.csv"):
         tables = st.session_state.setdefault("tables", 0)
         dropped = st.file_uploader("Table of nodes: image,row,col[,node,frame]", type="csv", key=f"table-{tables}")
         if dropped is not None:
@@ -58,8 +62,8 @@ def _load_table() -> None:
 
 def _card(mark: Mark) -> None:
     selected = mark.number == bench().selected
-    with st.container(border=True, key=f"card-{mark.number}"):
-        with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(border=True, gap="xsmall", key=f"card-{mark.number}"):
+        with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
             st.markdown(f"**{literal(mark.node.node)}**", width="stretch")
             if not selected:
                 _button(mark, "Show", ":material/visibility:", _select)
@@ -69,10 +73,9 @@ def _card(mark: Mark) -> None:
             _answer(mark, which, in_full=selected)
 
 
-def _button(mark: Mark, name: str, icon: str, does: object) -> None:
+def _button(mark: Mark, name: str, icon: str, does: Callable[[int], None]) -> None:
     key = f"{name.lower()}-{mark.number}"
-    help_ = f"{name} this node"
-    st.button(name, key=key, icon=icon, help=help_, type="tertiary", on_click=does, args=(mark.number,))  # type: ignore[arg-type]
+    st.button(name, key=key, icon=icon, help=f"{name} this node", type="tertiary", on_click=does, args=(mark.number,))
 
 
 def _select(number: int) -> None:
@@ -97,8 +100,12 @@ def _answer(mark: Mark, which: int, *, in_full: bool) -> None:
     if finding is None or manifest is None:
         _no_answer(reading)
         return
-    st.html(probability_scale(finding.probability, finding.threshold))
-    st.markdown(f"**{finding.probability:.3f}** {literal(call_words(finding))}")
+    words = call_words(finding)
+    # As a picture it does not take the colour of the page's text by itself.
+    ink = "#fafafa" if st.context.theme.type == "dark" else "#31333f"
+    look = f'<svg color="{ink}" font-family="system-ui, sans-serif" '
+    st.image(str(scale_svg(finding)).replace("<svg ", look, 1), width="stretch", alt=words)
+    st.markdown(literal(words))
     label = engine.status().label
     if label and label != finding.bundle:
         st.warning(f"Scored by {literal(finding.bundle)}, and {literal(label)} answers now.")
@@ -137,6 +144,6 @@ def _in_full(mark: Mark, reading: Reading) -> None:
     st.markdown(literal(meaning(finding, manifest)))
     if result.reason:
         st.warning(literal(result.reason))
-    st.caption(literal(limits(manifest)))
+    st.caption(literal(f"{heatmap_words(manifest)} {limits(manifest)}"))
     took = "" if reading.seconds is None else f", answered in {1000 * reading.seconds:.0f} ms"
     st.caption(literal(f"Bundle {finding.bundle}, network {manifest.architecture}{took}"))

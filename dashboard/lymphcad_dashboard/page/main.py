@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
+
+from lymphcad import RESEARCH_USE_ONLY
 from lymphcad_dashboard.access import require_sign_in, sign_out_button
 from lymphcad_dashboard.page import report_page, status_page, study_page
 from lymphcad_dashboard.settings import Settings
 
-from lymphcad import RESEARCH_USE_ONLY
-
+_ICON = Path(__file__).with_name("icon.svg")
 _STYLE = """
 <style>
-[data-testid="stMainBlockContainer"] { padding-top: 3.6rem; padding-bottom: 3rem; }
+[data-testid="stMainBlockContainer"] { padding: 3.8rem 1.2rem 2.6rem; }
 [data-testid="stSidebarHeader"] { height: 2.6rem; margin-bottom: 0; }
+[data-testid="stSidebarUserContent"] { padding-bottom: 3rem; }
 .notice { position: fixed; left: 0; right: 0; bottom: 0; z-index: 1000000; padding: .25rem 1rem; text-align: center;
           background: #7a3e00; color: #fff; font-size: .85rem; }
 </style>
@@ -22,7 +26,8 @@ _STYLE = """
 def main() -> None:
     """Show the page that the user chose."""
     settings = Settings.from_environment()
-    st.set_page_config(page_title="LymphCAD", page_icon=":material/radiology:", layout="wide")
+    # A file of ours: Streamlit's icons for the tab come from an outside service.
+    st.set_page_config(page_title="LymphCAD", page_icon=str(_ICON), layout="wide")
     st.html(_STYLE + f'<div class="notice" role="note">{RESEARCH_USE_ONLY}</div>')
     require_sign_in(settings)
     pages = [

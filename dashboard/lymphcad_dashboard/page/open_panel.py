@@ -5,21 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import streamlit as st
+
+from lymphcad.errors import LymphcadError
 from lymphcad.memory_file import MemoryFile
+from lymphcad.phantom.sample import sample_study
 from lymphcad.series import read_series
 from lymphcad_dashboard.opening import masked, open_study, series_title
 from lymphcad_dashboard.page.session import bench
 from lymphcad_dashboard.page.text import literal
 from lymphcad_dashboard.settings import Settings
 
-from lymphcad.errors import LymphcadError
-from lymphcad.phantom.sample import sample_study
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lymphcad.series import RefusedFile, Series
 
+FIRST = "go-to-first"
+"""Of the session: the most probable node is shown as soon as it is known."""
 _UPLOADS, _MESSAGE, _READ = "uploads", "opening-message", "series-read"
 
 
@@ -66,8 +68,8 @@ def open_sample() -> None:
         files, table = sample_study(advance)
         bar.empty()
     _open(files)
-    for mark in bench().load(MemoryFile("nodes.csv", table)):
-        st.session_state["go-to"] = mark.number
+    bench().load(MemoryFile("nodes.csv", table))
+    st.session_state[FIRST] = True
     st.rerun()
 
 
@@ -135,6 +137,7 @@ def _refused(refused: Sequence[RefusedFile]) -> None:
 
 def _patient(series: Series) -> None:
     asked = st.toggle("Show the patient's name and ID", key="show-patient")
-    for name, value in (("Name", series.patient_name), ("ID", series.patient_id)):
-        st.text(f"{name}: {value or 'not stated' if asked else masked(value)}")
-    st.text(f"Study: {series.study_description or 'no description'}")
+    name, number = (
+        text or "not stated" if asked else masked(text) for text in (series.patient_name, series.patient_id)
+    )
+    st.caption(literal(f"Name: {name}. ID: {number}. Study: {series.study_description or 'no description'}."))

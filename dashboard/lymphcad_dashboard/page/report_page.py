@@ -6,10 +6,10 @@ from html import escape
 from pathlib import Path
 
 import streamlit as st
-from lymphcad_dashboard.report import load_report
-from lymphcad_dashboard.settings import Settings
 
 from lymphcad.errors import CommandError
+from lymphcad_dashboard.report import load_report
+from lymphcad_dashboard.settings import Settings
 
 _HEIGHT = 620
 

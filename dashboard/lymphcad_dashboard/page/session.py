@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import streamlit as st
+
 from lymphcad_dashboard.bench import Bench
 from lymphcad_dashboard.engine import open_engines
 from lymphcad_dashboard.settings import Settings

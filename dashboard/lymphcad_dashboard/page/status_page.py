@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+
 from lymphcad_dashboard.page.session import bench, engines, score_open
 from lymphcad_dashboard.page.text import literal
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+
 from lymphcad_dashboard.page import cards_panel, open_panel, view_panel
 from lymphcad_dashboard.page.session import bench, engines, score_open
 from lymphcad_dashboard.page.status_page import watch_servers
@@ -37,6 +38,8 @@ def _start() -> None:
 def _workbench() -> None:
     """Show viewer and nodes; only this part runs again when the slice changes or a node is clicked."""
     score_open()
+    if st.session_state.pop(open_panel.FIRST, False) and bench().marks:
+        st.session_state["go-to"] = bench().in_order()[0].number
     left, right = st.columns([3, 2], gap="medium")
     with left:
         view_panel.show()

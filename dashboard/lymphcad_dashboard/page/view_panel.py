@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import streamlit as st
+
 from lymphcad_dashboard.display import MAX_ZOOM, NETWORK, PRESETS, Frame, HuWindow, frame_of, network_window
 from lymphcad_dashboard.page.session import bench, engines
 from lymphcad_dashboard.picture import Box, draw
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from lymphcad_dashboard.bench import Mark
 
 _FREE = "Free"
-_MARK, _MOVE, _CENTRE = "Mark a node", "Move the node", "Centre the zoom"
+_MARK, _MOVE, _CENTRE = "marks a node", "moves it", "centres"
 _VIEWER = "viewer"
 
 
@@ -27,28 +28,21 @@ def show() -> None:
     if "go-to" in state:
         _go_to(state.pop("go-to"))
     count = len(stack.slices)
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    with st.container(horizontal=True, wrap=False, vertical_alignment="bottom"):
         window = _window()
-        zoom = st.slider("Zoom", 1.0, MAX_ZOOM, 1.0, 0.25, key="zoom", width=110)
-        heat = st.slider("Heatmap opacity", 0, 100, 60, 5, format="%d%%", key="opacity", width=130)
+        zoom = st.slider("Zoom", 1.0, MAX_ZOOM, 1.0, 0.25, key="zoom", format="%.2f x", width="stretch")
+        heat = st.slider("Heatmap opacity", 0, 100, 60, 5, format="%d %%", key="opacity", width="stretch")
         heat_on = st.toggle("Heatmap", value=True, key="heat-on")
-    label = "Slice (wheel or arrow keys over the picture)"
-    number = st.slider(label, 1, count, key="slice") if count > 1 else 1
+    with st.container(horizontal=True, wrap=False, vertical_alignment="bottom", gap="medium"):
+        label = "Slice (or: wheel, arrow keys)"
+        number = st.slider(label, 1, count, key="slice", width="stretch") if count > 1 else 1
+        st.segmented_control("A click", [_MARK, _MOVE, _CENTRE], default=_MARK, required=True, key="click-does")
     ct = stack.slices[number - 1]
     selected = bench().marks.get(bench().selected or 0)
     frame = frame_of(ct, zoom, _centre(selected))
     boxes = [_box(mark, with_heat=heat_on) for mark in bench().marks_on(number - 1)]
     picture = draw(ct, frame, window, [box for box in boxes if box], heat / 100)
     viewer(picture, number - 1, frame, key=_VIEWER, on_click=_on_click, on_step=_on_step)
-    st.segmented_control(
-        "A click on the picture",
-        [_MARK, _MOVE, _CENTRE],
-        default=_MARK,
-        required=True,
-        key="click-does",
-        label_visibility="collapsed",
-        help="What a click on the picture does",
-    )
     place = "" if ct.position_mm is None else f", table position {ct.position_mm[2]:.1f} mm"
     size = f"{ct.hu.shape[0]} x {ct.hu.shape[1]} pixels of {ct.spacing_mm[0]:.3g} x {ct.spacing_mm[1]:.3g} mm"
     st.caption(f"Slice {number} of {count} from the head{place}; {size}; window {window.level:g} / {window.width:g} HU")
@@ -57,7 +51,7 @@ def show() -> None:
 def _window() -> HuWindow:
     status = engines()[0].status()
     names = [*PRESETS, *([NETWORK] if status.manifest else []), _FREE]
-    name = st.selectbox("Window", names, key="window", width=190)
+    name = st.selectbox("Window", names, key="window", width=150)
     if name == _FREE:
         level = st.number_input("Level, HU", -1000, 3000, 40, 10, key="level", width=110)
         width = st.number_input("Width, HU", 1, 4000, 400, 10, key="width", width=110)
@@ -128,3 +122,5 @@ def _on_click() -> None:
         st.session_state["click-does"] = _MARK
     else:
         bench().add(index, row, col)
+        if st.session_state.get("zoom", 1.0) > 1:  # what is looked at stays where it is
+            st.session_state["centre"] = middle

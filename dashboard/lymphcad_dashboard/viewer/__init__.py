@@ -1,7 +1,7 @@
 """The viewer on the page: shows a picture, and tells of clicks on it, of the wheel and of keys.
 
-Streamlit's images cannot be clicked, nor its slider be turned by a wheel; this is a custom component of its second kind,
-which lives in the page itself, without a frame of its own.
+Streamlit's images cannot be clicked, nor its slider be turned by a wheel; this is a custom component of its second
+kind, which lives in the page itself, without a frame of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+
 from lymphcad_dashboard.display import Frame
 
 if TYPE_CHECKING:
