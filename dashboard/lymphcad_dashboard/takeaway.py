@@ -14,6 +14,8 @@ from lymphcad.png import png_bytes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lymphcad_dashboard.reading import Reading
+
 
 def picture(reading: Reading) -> bytes | None:
     """Draw the overlay of a node.
