@@ -7,8 +7,10 @@ from pathlib import Path
 import streamlit as st
 
 from lymphcad import RESEARCH_USE_ONLY
+from lymphcad.errors import LymphcadError
 from lymphcad_dashboard.access import require_sign_in, sign_out_button
 from lymphcad_dashboard.page import report_page, status_page, study_page
+from lymphcad_dashboard.page.text import literal
 from lymphcad_dashboard.settings import Settings
 
 _ICON = Path(__file__).with_name("icon.svg")
@@ -41,4 +43,7 @@ def main() -> None:
     sign_out_button(settings)
 
 
-main()
+try:
+    main()
+except LymphcadError as error:
+    st.error(literal(str(error)))
