@@ -22,12 +22,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lymphcad_serve.assets import DEMO_BUNDLE
-
 from benchmarks.edge_worker import ONE_BY_ONE, SIDE_BY_SIDE
 from benchmarks.processes import Worker, machine
 from benchmarks.score import write_tables
 from benchmarks.serving import RESNET50_WINDOW, untrained
+from lymphcad.assets import DEMO_BUNDLE
 from lymphcad.bundle import Bundle
 
 RUNNERS = ("openvino", "onnxruntime")

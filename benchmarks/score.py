@@ -18,11 +18,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lymphcad_serve.assets import DEMO_BUNDLE
 from lymphcad_serve.repository import Target, write_repository
 from lymphcad_serve.server import Server, free_ports
 
 from benchmarks.processes import machine
+from lymphcad.assets import DEMO_BUNDLE
 from lymphcad.bundle import Bundle
 from lymphcad.phantom.cohort import write_cohort
 

@@ -27,6 +27,7 @@ def open_scorer(
     precision: Precision | None = None,
     engines: Path | None = None,
     key: Path | None = None,
+    timeout_s: float = 30.0,
 ) -> TritonScorer | EdgeScorer:
     """Open a scorer; only what it needs is imported.
 
@@ -42,6 +43,8 @@ def open_scorer(
         With `edge`; see `lymphcad_client.edge.scorer.EdgeScorer`.
     key
         With `edge`: file of the public key by whose owner the bundle must be signed.
+    timeout_s
+        With a server: for one request.
 
     Returns
     -------
@@ -64,7 +67,7 @@ def open_scorer(
         from lymphcad_client.triton import TritonScorer
 
         digest = None if bundle is None else Bundle(bundle).digest
-        return TritonScorer(server or DEFAULT_SERVER, bundle_digest=digest)
+        return TritonScorer(server or DEFAULT_SERVER, bundle_digest=digest, timeout_s=timeout_s)
     if server is not None or bundle is not None:
         raise CommandError("--edge scores in this process: leave --server and --bundle out")
     from lymphcad_client.edge.scorer import EdgeScorer

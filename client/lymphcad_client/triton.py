@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from lymphcad.bundle import Manifest
     from lymphcad.geometry import Window
     from lymphcad.slice import CtSlice
 
@@ -112,12 +113,14 @@ class TritonScorer:
             raise CommandError(f"'{server}' is no server address: write it as grpc://127.0.0.1:8001")
         self._timeout = timeout_s
         self.at_once = AT_ONCE
-        self._channel = grpc.insecure_channel(self._address)
+        # Channels of a process share connections and how long a refused one is not tried again; a new scorer tries now.
+        self._channel = grpc.insecure_channel(self._address, options=[("grpc.use_local_subchannel_pool", 1)])
         self._stub: Any = GRPCInferenceServiceStub(self._channel)
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         self._shares_memory = host in _LOOPBACK and os.path.isdir(_SHARED_MEMORY)  # noqa: PTH112
         try:
             self._check_ready()
+            self._served = self._ask_what_is_served()
             self.manifest, self.digest, self.cnn_precision, self.computed_in = self._served_bundle()
             if bundle_digest is not None and bundle_digest != self.digest:
                 raise ServerError(
@@ -163,6 +166,22 @@ class TritonScorer:
             heatmap = self._shared_heatmap(answer, slot)
             self._slots.put(slot)
         return finding(self.manifest, self.digest, probability, heatmap)
+
+    def check(self) -> None:
+        """Ask in one small request whether the server still serves what it served when this was made.
+
+        Behind an address another server can answer from one request to the next.
+
+        Raises
+        ------
+        ServerError
+            ``other_bundle`` if it serves something else, or as the constructor does.
+        """
+        if self._ask_what_is_served() != self._served:
+            raise ServerError(
+                Reason.OTHER_BUNDLE,
+                f"the server at {self._address} no longer serves bundle {self.digest[:12]} as it did: connect again",
+            )
 
     def _request(self, window: Window, slot: _Slot | None) -> Any:
         """Return the message; tritonclient's own layer over it costs a fifth of the client's time."""
@@ -223,12 +242,15 @@ class TritonScorer:
                 f"the server at {self._address} has the model '{MODEL}' but it is not ready: wait, or see its log",
             )
 
-    def _served_bundle(self) -> tuple[Any, str, Any, Any]:
-        config = self._ask(self._stub.ModelConfig, messages.ModelConfigRequest(name=MODEL)).config
-        raw = config.parameters["bundle_json"].string_value.encode()
-        precisions = (config.parameters[name].string_value for name in ("cnn_precision", "computed_in"))
+    def _ask_what_is_served(self) -> tuple[str, str, str]:
+        """Return ``bundle.json``, and the precisions in which the CNN is served and computed."""
+        found = self._ask(self._stub.ModelConfig, messages.ModelConfigRequest(name=MODEL)).config.parameters
+        return found["bundle_json"].string_value, found["cnn_precision"].string_value, found["computed_in"].string_value
+
+    def _served_bundle(self) -> tuple[Manifest, str, Any, Any]:
+        text, cnn_precision, computed_in = self._served
         try:
-            return parse_manifest(raw), hashlib.sha256(raw).hexdigest(), *precisions
+            return parse_manifest(raw := text.encode()), hashlib.sha256(raw).hexdigest(), cnn_precision, computed_in
         except BundleError:
             raise ServerError(
                 Reason.OTHER_BUNDLE,

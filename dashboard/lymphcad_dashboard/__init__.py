@@ -1,1 +1,1 @@
-"""The dashboard: a Streamlit page on which a radiologist points at a node and reads its score."""
+"""The dashboard: a Streamlit page on which a person clicks a node and sees the answer."""

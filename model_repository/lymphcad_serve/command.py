@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lymphcad_serve.assets import DEMO_BUNDLE
+from lymphcad.assets import DEMO_BUNDLE
 from lymphcad_serve.target import Target
 
 Precision = Literal["fp32", "fp16", "int8"]  # as in lymphcad.bundle, whose import would slow `lymphcad --help`

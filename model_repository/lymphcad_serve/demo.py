@@ -20,10 +20,10 @@ def demo(
     from lymphcad_client.command import score
     from rich.console import Console
 
+    from lymphcad.assets import DEMO_BUNDLE
     from lymphcad.bundle import Bundle
     from lymphcad.errors import CommandError
     from lymphcad.phantom.cohort import write_cohort
-    from lymphcad_serve.assets import DEMO_BUNDLE
     from lymphcad_serve.tritonserver import check_server
 
     served = Bundle(bundle or DEMO_BUNDLE)

@@ -19,10 +19,10 @@ import openvino
 import pytest
 from lymphcad_client.edge import cpu, runner
 from lymphcad_client.edge.scorer import EdgeScorer
-from lymphcad_serve.assets import DEMO_BUNDLE
 from onnx import numpy_helper
 from pydicom.data import get_testdata_file
 
+from lymphcad.assets import DEMO_BUNDLE
 from lymphcad.bundle import Bundle, sha256
 from lymphcad.cli import main
 from lymphcad.errors import BundleError, CommandError, Reason, ServerError

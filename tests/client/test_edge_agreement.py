@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from lymphcad_client.edge.scorer import EdgeScorer
 from lymphcad_client.triton import TritonScorer
-from lymphcad_serve.assets import DEMO_BUNDLE
 from lymphcad_serve.repository import Target, write_repository
 from lymphcad_serve.server import Server, free_ports
 
+from lymphcad.assets import DEMO_BUNDLE
 from lymphcad.bundle import Bundle
 from lymphcad.phantom.sample import sample_nodes
 

@@ -10,8 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from lymphcad_serve.assets import DEMO_BUNDLE
 
+from lymphcad.assets import DEMO_BUNDLE
 from lymphcad.phantom.cohort import write_cohort
 
 OLD = "SandyBridge"

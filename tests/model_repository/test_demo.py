@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from lymphcad_serve.assets import DEMO_BUNDLE
 
+from lymphcad.assets import DEMO_BUNDLE
 from lymphcad.bundle import Bundle
 from lymphcad.phantom.cohort import PAPER_PATIENTS
 

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from lymphcad_serve.assets import DEMO_BUNDLE, MODEL_REPOSITORY
+from lymphcad_serve.assets import MODEL_REPOSITORY
+
+from lymphcad.assets import DEMO_BUNDLE
 
 ROOT = Path(__file__).parents[2]
-ASK = "import json, lymphcad, lymphcad_serve.assets as a; print(json.dumps([*map(str, [{}])]))"
+ASK = "import json, lymphcad.assets as g, lymphcad_serve.assets as s; print(json.dumps([*map(str, [{}])]))"
 
 
 def test_assets_of_a_checkout():
@@ -39,7 +41,7 @@ def run(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 def test_assets_of_a_wheel(installed, tmp_path):
-    code = ASK.format("lymphcad.__file__, a.MODEL_REPOSITORY, a.DEMO_BUNDLE / 'bundle.json'")
+    code = ASK.format("g.__file__, s.MODEL_REPOSITORY, g.DEMO_BUNDLE / 'bundle.json'")
     paths = [Path(path) for path in json.loads(run(installed, tmp_path, "-c", code).stdout)]
     assert all(path.is_relative_to(installed) and path.exists() for path in paths)
     assert sum(path.stat().st_size for path in installed.rglob("*.onnx")) < 10e6  # the demo bundle and no other
