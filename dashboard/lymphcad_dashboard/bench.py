@@ -7,21 +7,20 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from lymphcad_client.batch import Result
-from lymphcad_dashboard.latency import Latency
-from lymphcad_dashboard.reading import FAILED, WAITING, Reading
 
 from lymphcad.errors import Reason, Refusal, ServerError
 from lymphcad.images import with_own_spacing
 from lymphcad.tables import NodeRow, read_nodes
+from lymphcad_dashboard.latency import Latency
+from lymphcad_dashboard.reading import FAILED, WAITING, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lymphcad_dashboard.engine import Engine
-
     from lymphcad.memory_file import MemoryFile
     from lymphcad.series import Listing, Stack
     from lymphcad.slice import CtSlice
+    from lymphcad_dashboard.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -224,13 +223,13 @@ class Bench:
         """Return the slice of a table's row and the row, with a refusal if there is none."""
         if row.refusal is not None:
             return None, row
+        path = PurePosixPath(row.image.replace("\\", "/"))
         slices = list(enumerate(self._slices()))
-        for same in (
-            lambda ct: ct.path.as_posix() == row.image.replace("\\", "/"),
-            lambda ct: ct.sop_instance_uid == row.image,
-            lambda ct: ct.path.name == PurePosixPath(row.image.replace("\\", "/")).name,
+        for images in (
+            [(index, ct) for index, ct in slices if ct.path.as_posix() == path.as_posix()],
+            [(index, ct) for index, ct in slices if ct.sop_instance_uid == row.image],
+            [(index, ct) for index, ct in slices if ct.path.name == path.name],
         ):
-            images = [(index, ct) for index, ct in slices if same(ct)]
             found = [index for index, ct in images if row.frame is None or row.frame == (ct.frame or 1)]
             if len(found) == 1:
                 return found[0], row

@@ -64,7 +64,8 @@ def grey_levels(hu: npt.NDArray[np.int16], window: HuWindow) -> npt.NDArray[np.u
     numpy.ndarray
         uint8 [rows, columns]; padding is black.
     """
-    return _levels(window)[hu.view(np.uint16)]
+    levels: npt.NDArray[np.uint8] = _levels(window)[hu.view(np.uint16)]
+    return levels
 
 
 @lru_cache(maxsize=16)

@@ -48,10 +48,10 @@ def show() -> None:
     if listing is None:
         return
     _choose(listing.series)
-    refused = [*listing.refused, *(bench().stack.refused if bench().stack else ())]
-    _refused(refused)
-    if bench().stack:
-        _patient(bench().stack.series)
+    stack = bench().stack
+    _refused([*listing.refused, *(stack.refused if stack else ())])
+    if stack:
+        _patient(stack.series)
 
 
 def open_sample() -> None:
@@ -76,8 +76,11 @@ def open_sample() -> None:
 def _open(files: Sequence[MemoryFile]) -> None:
     st.session_state[_MESSAGE] = ""
     bar = st.progress(0.0, "Reading headers")
-    limit = Settings.from_environment().upload_mb * 1024**2
-    listing = open_study(files, limit, lambda done, total: bar.progress(done / max(total, 1), "Reading headers"))
+
+    def advance(done: int, total: int) -> None:
+        bar.progress(done / total, "Reading headers")
+
+    listing = open_study(files, Settings.from_environment().upload_mb * 1024**2, advance)
     bar.empty()
     bench().open(listing)
     for key in ("series", _READ):
