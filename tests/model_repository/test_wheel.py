@@ -45,6 +45,10 @@ def test_assets_of_a_wheel(installed, tmp_path):
     paths = [Path(path) for path in json.loads(run(installed, tmp_path, "-c", code).stdout)]
     assert all(path.is_relative_to(installed) and path.exists() for path in paths)
     assert sum(path.stat().st_size for path in installed.rglob("*.onnx")) < 10e6  # the demo bundle and no other
+    ours = ROOT / "dashboard" / "lymphcad_dashboard"
+    page = {file.relative_to(ours) for file in ours.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    theirs = installed / "lymphcad_dashboard"
+    assert all((theirs / file).is_file() for file in page)  # styles and scripts of the page among them
     assert (installed / "lymphcad_train" / "report" / "templates" / "page.html.jinja").is_file()
 
 
