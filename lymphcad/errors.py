@@ -28,6 +28,8 @@ class Reason(str, Enum):
     ABSURD_SIZE = "absurd_size"
     BAD_RESCALE = "bad_rescale"
     NO_SUCH_FRAME = "no_such_frame"
+    BAD_ARCHIVE = "bad_archive"
+    UNSAFE_NAME = "unsafe_name"
     # the node
     BAD_ROW = "bad_row"
     NODE_NOT_A_NUMBER = "node_not_a_number"

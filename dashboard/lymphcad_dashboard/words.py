@@ -45,6 +45,8 @@ _HEADINGS: Final = {
     Reason.ABSURD_SIZE: "The image's size cannot be right",
     Reason.BAD_RESCALE: "The image is not in Hounsfield units",
     Reason.NO_SUCH_FRAME: "No such frame in the file",
+    Reason.BAD_ARCHIVE: "The zip, or the file in it, cannot be read",
+    Reason.UNSAFE_NAME: "A name in the zip leads out of it",
     Reason.BAD_ROW: "The row of the table cannot be read",
     Reason.NODE_NOT_A_NUMBER: "The node's position is not a number",
     Reason.NODE_OUTSIDE_IMAGE: "The node lies outside the image",

@@ -187,7 +187,7 @@ def _write_patient(out: Path, patient: int, lesions: list[Lesion], seed: int) ->
         paint_node(canvas, shape, signs, rng)
         hu = scan(canvas.hu, rng, neck.blur_mm / neck.spacing_mm, neck.noise_hu)
         relative = f"images/{name}/{instance:04d}.dcm"
-        write_ct(out / relative, hu, _place(neck, seed, patient, instance, slot))
+        write_ct(out / relative, hu, place_in(neck, f"phantom {seed}", patient, instance, slot))
         row, col = canvas.pixel(shape.x, shape.y)
         node = f"{name}-{instance}"
         images.append(_Image(
@@ -198,9 +198,25 @@ def _write_patient(out: Path, patient: int, lesions: list[Lesion], seed: int) ->
     return images
 
 
-def _place(neck: Neck, seed: int, patient: int, instance: int, slot: int) -> Place:
+def place_in(neck: Neck, cohort: str, patient: int, instance: int, slot: int) -> Place:
+    """Say where a slice belongs.
+
+    Parameters
+    ----------
+    neck
+        Whose.
+    cohort, patient, instance
+        As in `Place`.
+    slot
+        Number of the slice in the neck, upwards from 0 at the inlet of the thorax.
+
+    Returns
+    -------
+    Place
+        Slices of neighbouring slots lie `SLICE_MM` apart.
+    """
     first = [-at * neck.spacing_mm for at in neck.middle]
-    return Place(f"phantom {seed}", patient, instance, (first[1], first[0], slot * SLICE_MM), neck.spacing_mm)
+    return Place(cohort, patient, instance, (first[1], first[0], slot * SLICE_MM), neck.spacing_mm)
 
 
 def _describe(written: list[_Image], patients: int, seed: int) -> dict[str, object]:

@@ -1,7 +1,8 @@
-"""Write a phantom's slice as a CT Image (PS3.3, A.3) that `dciodvfy` has no error for."""
+"""A phantom's slice as a file: a CT Image (PS3.3, A.3) that `dciodvfy` has no error for."""
 
 from __future__ import annotations
 
+import io
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,28 +49,38 @@ class Place:
 
 
 def write_ct(path: Path, hu: npt.NDArray[np.int16], place: Place) -> None:
-    """Write one slice, Explicit VR Little Endian, 12 bits stored.
+    """Write one slice to a new file; `hu` and `place` are as in `ct_file`."""
+    path.write_bytes(ct_file(hu, place))
+
+
+def ct_file(hu: npt.NDArray[np.int16], place: Place) -> bytes:
+    """Make the file of one slice, Explicit VR Little Endian, 12 bits stored.
 
     Parameters
     ----------
-    path
-        A new file.
     hu
         int16 [rows, columns], HU, -1024 to 3071.
     place
         Where it belongs.
+
+    Returns
+    -------
+    bytes
+        A DICOM file (PS3.10).
     """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = _uid(place, "image", place.instance)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    stream = io.BytesIO()
+    file = FileDataset(stream, {}, file_meta=meta, preamble=b"\0" * 128)
     _patient_and_study(file, place)
     _series_and_equipment(file, place)
     _image(file, place)
     stored = (hu.astype(np.int32) - _INTERCEPT).astype("<u2")
     _pixels(file, stored, place.spacing_mm)
-    file.save_as(path, enforce_file_format=True)
+    file.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
 
 
 def _uid(place: Place, kind: str, number: int = 0) -> str:
