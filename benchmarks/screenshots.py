@@ -21,23 +21,26 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="folder of a `lymphcad compare` run, for the cohort page")
     options = parser.parse_args()
     more = () if options.report is None else ("--report", str(options.report))
-    with tempfile.TemporaryDirectory() as name, running_dashboard(Path(name) / "log", *more) as running:
-        with chromium() as browser:
-            for dark in (False, True):
-                page = open_page(browser, running.url, dark=dark)
-                _sample(page)
-                page.screenshot(path=options.folder / f"dashboard{'-dark' if dark else ''}.png")
-                page.context.close()
-            page = open_page(browser, running.url)
-            page.screenshot(path=options.folder / "dashboard-start.png")
+    with (
+        tempfile.TemporaryDirectory() as name,
+        running_dashboard(Path(name) / "log", *more) as running,
+        chromium() as browser,
+    ):
+        for dark in (False, True):
+            page = open_page(browser, running.url, dark=dark)
             _sample(page)
-            page.get_by_role("link", name="Status").click()
-            page.get_by_text("Answers in this session").wait_for()
-            page.screenshot(path=options.folder / "dashboard-status.png")
-            if options.report is not None:
-                page.get_by_role("link", name="Cohort report").click()
-                page.wait_for_timeout(1500)
-                page.screenshot(path=options.folder / "dashboard-report.png")
+            page.screenshot(path=options.folder / f"dashboard{'-dark' if dark else ''}.png")
+            page.context.close()
+        page = open_page(browser, running.url)
+        page.screenshot(path=options.folder / "dashboard-start.png")
+        _sample(page)
+        page.get_by_role("link", name="Status").click()
+        page.get_by_text("Answers in this session").wait_for()
+        page.screenshot(path=options.folder / "dashboard-status.png")
+        if options.report is not None:
+            page.get_by_role("link", name="Cohort report").click()
+            page.wait_for_timeout(1500)
+            page.screenshot(path=options.folder / "dashboard-report.png")
     print(f"Pictures: {options.folder}")
 
 

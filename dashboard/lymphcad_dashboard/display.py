@@ -64,17 +64,17 @@ def grey_levels(hu: npt.NDArray[np.int16], window: HuWindow) -> npt.NDArray[np.u
     numpy.ndarray
         uint8 [rows, columns]; padding is black.
     """
-    levels: npt.NDArray[np.uint8] = _levels(window)[hu.view(np.uint16)]
-    return levels
+    return _levels(window)[hu.view(np.uint16)]
 
 
 @lru_cache(maxsize=16)
 def _levels(window: HuWindow) -> npt.NDArray[np.uint8]:
-    """Return the grey level of each int16, in the order of uint16: looking up is five times faster than computing."""
+    """Return the grey level of each int16, in the order of uint16: one table in place of arithmetic for each pixel."""
     hu = np.arange(2**16, dtype=np.uint16).view(np.int16).astype(np.float32)
-    levels = (hu - (window.level - window.width / 2)) * (255 / window.width)
-    levels[hu == PADDING_HU] = 0
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    scaled = (hu - (window.level - window.width / 2)) * (255 / window.width)
+    scaled[hu == PADDING_HU] = 0
+    levels: npt.NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return levels
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,7 @@ def _options(settings: Settings, host: str, port: int, hosts: list[str]) -> dict
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "none",
         "client.showErrorLinks": False,
+        "theme.primaryColor": "#2f80b9",
         "client.toolbarMode": "minimal",
         "logger.level": "error",
         "logger.enableRich": False,
