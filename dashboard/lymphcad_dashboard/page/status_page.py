@@ -30,7 +30,6 @@ def _states() -> None:
                     "Network": status.manifest.architecture,
                     "Bundle": status.manifest.name,
                     "Digest (SHA-256)": status.digest,
-                    "Precision": status.about,
                     "Field of view": f"{status.manifest.preprocess.field_of_view_mm:g} mm",
                     "Threshold": f"{status.manifest.threshold:.3f}",
                     "LymphCAD": status.manifest.versions.get("lymphcad", "not said"),
