@@ -1,8 +1,9 @@
 """What the dashboard costs, in a real browser: ``python -m benchmarks.dashboard [--json]``.
 
 In one run, with the edge runner on this machine and Chromium beside it: the time from dropping a series of 512 x 512
-slices to its first picture, as a zip and as single files; the peak memory of the dashboard's process; the time from a
-key on the slice slider, from the wheel over the picture and from a click to the picture that shows it.
+slices to its first picture, as a zip and as single files; the peak memory of the dashboard's process, of one session
+and of a second one after it; the time from a key on the slice slider, from the wheel over the picture and from a click
+to the picture that shows it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
-from lymphcad.assets import DEMO_BUNDLE
 
 from benchmarks.browser import chromium, open_page, running_dashboard
 from benchmarks.processes import machine
+from lymphcad.assets import DEMO_BUNDLE
 from lymphcad.phantom.dicom_file import SLICE_MM, Place, write_ct
 from lymphcad.phantom.sample import sample_nodes
 
+_GONE_S = 25
+"""After which the study of a session that has left is gone."""
 _WATCH = """() => {
   const viewer = document.querySelector(".viewer")
     ?? [...document.querySelectorAll("*")].map((e) => e.shadowRoot?.querySelector(".viewer")).find(Boolean);
@@ -59,15 +62,16 @@ def main() -> None:
             with running_dashboard(folder / "log", "--edge", str(options.bundle)) as running, chromium() as browser:
                 page = open_page(browser, running.url)
                 start_mb = _memory_mb(running.pid, "VmRSS")
-                start = time.perf_counter()
-                page.locator("input[type=file]").first.set_input_files([str(file) for file in dropped])
-                page.locator(".viewer svg").wait_for(timeout=120_000)
-                opened = time.perf_counter() - start
-                found[kind] = {"open_s": round(opened, 2), "start_MB": start_mb}
+                found[kind] = {"open_s": _open(page, dropped), "start_MB": start_mb}
                 page.wait_for_timeout(1000)
                 if kind == "zip":
                     found |= _moves(page, options.repeats)
                 found[kind]["peak_MB"] = _memory_mb(running.pid, "VmHWM")
+                page.context.close()
+                time.sleep(_GONE_S)
+                found[kind]["left_MB"] = _memory_mb(running.pid, "VmRSS")
+                _open(open_page(browser, running.url), dropped)
+                found[kind]["peak_of_two_MB"] = _memory_mb(running.pid, "VmHWM")
     found["machine"] = machine()
     print(json.dumps(found, indent=2) if options.json else _table(found))
 
@@ -85,6 +89,14 @@ def write_series(folder: Path, count: int) -> list[Path]:
         place = Place("benchmark", 1, number + 1, (-100.0, -100.0, number * SLICE_MM), ct.spacing_mm[0])
         write_ct(files[-1], hu, place)
     return files
+
+
+def _open(page: Any, dropped: list[Path]) -> float:
+    """Drop files on the page, and return how long it took to the first picture, seconds."""
+    start = time.perf_counter()
+    page.locator("input[type=file]").first.set_input_files([str(file) for file in dropped])
+    page.locator(".viewer svg").wait_for(timeout=120_000)
+    return round(time.perf_counter() - start, 2)
 
 
 def _moves(page: Any, repeats: int) -> dict[str, Any]:
@@ -132,6 +144,7 @@ def _table(found: dict[str, Any]) -> str:
     for kind in ("zip", "files"):
         one = found[kind]
         print(f"opened as {kind}: {one['open_s']} s, peak {one['peak_MB']} MB (before: {one['start_MB']})", file=out)
+        print(f"after it: {one['left_MB']} MB, peak with a second one: {one['peak_of_two_MB']} MB", file=out)
     for kind in ("slider", "wheel", "click"):
         one = found[kind]
         print(f"{kind}: median {one['median_ms']} ms, 95 % {one['p95_ms']} ms, n = {one['n']}", file=out)
