@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lymphcad.archive import expand_archive, is_archive
-from lymphcad.series import RefusedFile, list_series
-
 from lymphcad.errors import Reason, Refusal
+from lymphcad.series import RefusedFile, list_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,19 +10,19 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
-from lymphcad_dashboard.display import Frame, grey_levels
 from PIL import Image
 
 from lymphcad.overlay import heat_layer, scale_bar_mm, side_of_patient
 from lymphcad.png import png_bytes
+from lymphcad_dashboard.display import Frame, grey_levels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
-    from lymphcad_dashboard.display import HuWindow
 
     from lymphcad.slice import CtSlice
+    from lymphcad_dashboard.display import HuWindow
 
 BOX_COLOUR = "#ffd23f"
 _CROP_OPACITY = 0.65

@@ -323,6 +323,16 @@ def test_a_click_while_the_server_is_away_is_answered_when_it_is_back(browser, p
         page.context.close()
 
 
+def test_the_report_of_a_comparison_is_a_page_of_its_own(browser, compared, tmp_path):
+    with running_dashboard(tmp_path / "log", "--report", str(compared)) as running:
+        page = open_page(browser, running.url)
+        page.get_by_role("link", name="Cohort report").click()
+        report = page.frame_locator("iframe").frame_locator("iframe")
+        report.get_by_text("1 network compared").wait_for()
+        assert page.get_by_role("note").is_visible()
+        page.context.close()
+
+
 def test_two_bundles_side_by_side(browser, probe_bundle, archive, tmp_path):
     demo = Path(__file__).parents[2] / "bundles" / "demo"
     options = ("--edge", str(probe_bundle.path), "--runner", "onnxruntime", "--compare", str(demo))

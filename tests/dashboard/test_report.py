@@ -9,32 +9,6 @@ from lymphcad_dashboard.report import MAX_BYTES, load_report
 from lymphcad.errors import CommandError
 
 
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory):
-    """Return a folder with the report of a comparison of which only one network was trained."""
-    pytest.importorskip("jinja2")
-    from lymphcad_train.report import Picture, write_report
-
-    out = tmp_path_factory.mktemp("compared")
-    network = {
-        "architecture": "resnet50", "weights": "none", "parameters": 1,
-        "epochs_run": 1, "best_epoch": 1, "minutes": 1.0,
-        "temperature": 1.0, "threshold": 0.5, "validation": {"n": 4, "auroc": 0.9}, "test": {"n": 4, "auroc": 0.8},
-        "failed": None,
-    }  # fmt: skip
-    contents = {
-        "notice": "Research use only; not a medical device", "made": "2026-11-24", "command": "lymphcad compare",
-        "commands": [], "versions": {}, "selected": "resnet50", "networks": [network], "chosen": [], "pairwise": [],
-        "warnings": [],
-        "cohort": {"name": "<b>made</b> Ä", "sha256": "ab", "n": 8, "patients": 4, "split": "", "split_by": "patient",
-                   "images_per_part": {"test": {"benign": 2, "metastatic": 2}}, "patients_per_part": {"test": 2},
-                   "ceiling": None},
-        "preprocess": {"field_of_view_mm": 30.0, "window_level_hu": 60.0, "window_width_hu": 400.0, "size": 64},
-    }  # fmt: skip
-    write_report(contents, {"true positive": [Picture(b"\x89PNG", "0.9")]}, out)
-    return out
-
-
 class Loads(HTMLParser):
     """Keeps what a browser would run or load."""
 

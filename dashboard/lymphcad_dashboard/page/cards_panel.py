@@ -19,6 +19,7 @@ from lymphcad_dashboard.words import call_words, heatmap_words, limits, meaning,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lymphcad.finding import Finding
     from lymphcad_dashboard.bench import Mark
     from lymphcad_dashboard.reading import Reading
 
@@ -69,6 +70,10 @@ def _card(mark: Mark) -> None:
                 _button(mark, "Show", ":material/visibility:", _select)
             _button(mark, "Delete", ":material/delete:", bench().delete)
         st.caption(literal(_place(mark)))
+        findings = [bench().reading(mark, which).result.finding for which in range(len(engines()))]
+        scored = [finding for finding in findings if finding is not None]
+        if scored:
+            _scale(scored)
         for which in range(len(engines())):
             _answer(mark, which, in_full=selected)
 
@@ -90,6 +95,15 @@ def _place(mark: Mark) -> str:
     return f"slice {mark.index + 1}, {at}"
 
 
+def _scale(findings: list[Finding]) -> None:
+    """Show probability and threshold, of two bundles one below the other on the same scale."""
+    # As a picture it does not take the colour of the page's text by itself.
+    ink = "#fafafa" if st.context.theme.type == "dark" else "#31333f"
+    look = f'<svg color="{ink}" font-family="system-ui, sans-serif" '
+    drawn = str(scale_svg(*findings)).replace("<svg ", look, 1)
+    st.image(drawn, width="stretch", alt=" ".join(call_words(finding) for finding in findings))
+
+
 def _answer(mark: Mark, which: int, *, in_full: bool) -> None:
     """Show what one engine answered."""
     reading = bench().reading(mark, which)
@@ -100,12 +114,7 @@ def _answer(mark: Mark, which: int, *, in_full: bool) -> None:
     if finding is None or manifest is None:
         _no_answer(reading)
         return
-    words = call_words(finding)
-    # As a picture it does not take the colour of the page's text by itself.
-    ink = "#fafafa" if st.context.theme.type == "dark" else "#31333f"
-    look = f'<svg color="{ink}" font-family="system-ui, sans-serif" '
-    st.image(str(scale_svg(finding)).replace("<svg ", look, 1), width="stretch", alt=words)
-    st.markdown(literal(words))
+    st.markdown(literal(call_words(finding)))
     label = engine.status().label
     if label and label != finding.bundle:
         st.warning(f"Scored by {literal(finding.bundle)}, and {literal(label)} answers now.")
