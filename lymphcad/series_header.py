@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydicom.charset import convert_encodings, decode_bytes, default_encoding
+from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
 from pydicom.uid import UID, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
 
@@ -40,6 +41,7 @@ _TAGS = [
     fg.SHARED, fg.PER_FRAME,
 ]
 # fmt: on
+_CODECS = {codecs.lookup(name).name for name in python_encoding.values()}
 _ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
 
@@ -191,12 +193,17 @@ def _thickness(header: Header, frames: int) -> float | None:
 
 
 def _encodings(elements: Any) -> list[str]:
-    """Return the Python names of Specific Character Set (0008,0005); what is unknown is read as the default one."""
+    """Return the Python names of Specific Character Set (0008,0005); what is unknown is read as the default one.
+
+    pydicom takes any codec that Python has, and a file must not choose one that DICOM has not: ``undefined`` raises,
+    and the time that ``punycode`` takes grows with the square of the text.
+    """
     names = [name.strip() for name in text(elements, _CHARACTER_SET).split("\\")]
     try:
-        return list(convert_encodings(names))
+        found = convert_encodings(names)
     except (LookupError, ValueError):
         return [default_encoding]
+    return [name if codecs.lookup(name).name in _CODECS else default_encoding for name in found]
 
 
 def _text(elements: Any, tag: int, encodings: Sequence[str]) -> str:
