@@ -25,6 +25,7 @@ MAX_STACK_BYTES = 2 * 1024**3
 """Memory that the slices of one series may take."""
 _SAME_DIRECTION = 1e-3
 _SAME_PLACE_MM = 1e-3
+_BY_NUMBER = "they stand in the order of their Instance Numbers, file names and frames"
 
 
 @dataclass(frozen=True)
@@ -152,19 +153,20 @@ def _without_copies(
 ) -> tuple[list[tuple[Source, FileHeader]], list[RefusedFile]]:
     """Return the files without those that another one contradicts or repeats, and the latter."""
     counts = Counter(header.sop_instance_uid for _, header in headers)
-    digests: dict[str, dict[bytes, Source]] = {}
-    for file, header in headers:
+    # By number: the very same path or object may have been given twice, too.
+    digests: dict[str, dict[bytes, int]] = {}
+    for number, (file, header) in enumerate(headers):
         if header.sop_instance_uid and counts[header.sop_instance_uid] > 1:
-            digests.setdefault(header.sop_instance_uid, {}).setdefault(_digest(file), file)
+            digests.setdefault(header.sop_instance_uid, {}).setdefault(_digest(file), number)
     kept, refused = [], []
-    for file, header in headers:
+    for number, (file, header) in enumerate(headers):
         copies = digests.get(header.sop_instance_uid, {})
         if len(copies) > 1:
             message = (
                 "another file that differs has the same SOP Instance UID (0008,0018), so which is the image cannot be"
                 " known: open the one that is right"
             )
-        elif copies and file not in copies.values():
+        elif copies and number not in copies.values():
             message = "the same file was given twice: one of them is read"
         else:
             kept.append((file, header))
@@ -205,25 +207,31 @@ def read_series(series: Series, advance: Callable[[int], None] = _ignore) -> Sta
     Raises
     ------
     Refusal
-        ``absurd_size`` if the slices would take more than `MAX_STACK_BYTES`.
+        ``absurd_size`` if the slices take more than `MAX_STACK_BYTES`: before any is read, unless they differ in size.
     """
-    needed = 2 * series.rows * series.columns * len(series.images)
-    if needed > MAX_STACK_BYTES:
-        raise Refusal(
-            Reason.ABSURD_SIZE,
-            f"the series has {len(series.images)} images, {needed // 1024**2} MB, and at most"
-            f" {MAX_STACK_BYTES // 1024**2} MB are opened at once: open a part of it",
-        )
+    _check_size(series, 2 * series.rows * series.columns * len(series.images))
     slices: list[CtSlice] = []
     refused: list[RefusedFile] = []
+    taken = 0
     for image in series.images:
         try:
             slices.append(read_slice(image.source, image.frame))
+            taken += slices[-1].hu.nbytes
         except Refusal as refusal:
             refused.append(RefusedFile(image.name, refusal))
+        _check_size(series, taken)  # the first image, which the estimate is made from, may be the smallest
         advance(1)
     ordered, note = _in_order(slices)
     return Stack(series, tuple(ordered), tuple(refused), " ".join([*note, *_odd(slices)]))
+
+
+def _check_size(series: Series, needed: int) -> None:
+    if needed > MAX_STACK_BYTES:
+        raise Refusal(
+            Reason.ABSURD_SIZE,
+            f"the series has {len(series.images)} images that take {needed // 1024**2} MB or more, and at most"
+            f" {MAX_STACK_BYTES // 1024**2} MB are opened at once: open a part of it",
+        )
 
 
 def _in_order(slices: list[CtSlice]) -> tuple[list[CtSlice], list[str]]:
@@ -231,10 +239,10 @@ def _in_order(slices: list[CtSlice]) -> tuple[list[CtSlice], list[str]]:
     if len(slices) < 2:
         return slices, []
     if any(ct.orientation is None or ct.position_mm is None for ct in slices):
-        return slices, ["Not every slice says where it lies: they stand in the order of their Instance Numbers."]
+        return slices, [f"Not every slice says where it lies: {_BY_NUMBER}."]
     orientations = np.array([ct.orientation for ct in slices])
     if np.abs(orientations - orientations[0]).max() > _SAME_DIRECTION:
-        return slices, ["The slices are tilted differently: they stand in the order of their Instance Numbers."]
+        return slices, [f"The slices are tilted differently: {_BY_NUMBER}."]
     normal = np.cross(orientations[0, :3], orientations[0, 3:])
     # Along the patient's axis, whose positive end is the head (PS3.3, C.7.6.2.1.1); every image is within 45 degrees.
     heights = np.array([ct.position_mm for ct in slices]) @ (normal * np.sign(normal[2]))

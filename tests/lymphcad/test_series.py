@@ -15,6 +15,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+import lymphcad.series
 from lymphcad.dicom import read_slice
 from lymphcad.errors import Reason, Refusal
 from lymphcad.memory_file import MemoryFile
@@ -111,6 +112,31 @@ def test_without_positions_the_instance_numbers_order_and_the_note_says_so(neck)
     assert "Instance Numbers" in stack.note
 
 
+def test_the_note_claims_no_instance_numbers_that_are_not_there(neck):
+    files = [MemoryFile(name, neck(None).data) for name in ("b.dcm", "a.dcm")]
+    stack = read_series(*list_series(files).series)
+    assert [ct.path.name for ct in stack.slices] == ["a.dcm", "b.dcm"]
+    assert "file names" in stack.note
+
+
+def test_slices_tilted_differently_stand_by_number_and_it_is_said(neck):
+    tilt = [1, 0, 0, 0, 0.9, -0.435889894354]
+    files = [neck(0.0, 1), neck(10.0, 3), neck(5.0, 2, ImageOrientationPatient=tilt)]
+    stack = read_series(*list_series(files).series)
+    assert heights(stack) == [0.0, 5.0, 10.0]
+    assert "tilted differently" in stack.note
+
+
+def test_series_stand_by_study_and_number_whatever_the_order_of_files(neck):
+    of = [("2", 1, "2.1"), ("1", None, "1.4"), ("1", 10, "1.3"), ("1", 2, "1.2"), ("1", 2, "1.1")]
+    files = [
+        neck(0.0, n, StudyInstanceUID=study, SeriesNumber=number, SeriesInstanceUID=uid)
+        for n, (study, number, uid) in enumerate(of)
+    ]
+    listed = [series.series_instance_uid for series in list_series(files).series]
+    assert listed == ["1.1", "1.2", "1.3", "1.4", "2.1"]
+
+
 def test_two_phases_in_one_series_are_said(neck):
     stack = read_series(*list_series([neck(z, n) for n, z in enumerate((0.0, 5.0, 0.0, 5.0))]).series)
     assert len(stack.slices) == 4
@@ -184,11 +210,36 @@ def test_an_unknown_character_set_does_not_keep_a_study_closed(neck):
     assert list_series([MemoryFile("a", damaged)]).series[0].description == "Neck"
 
 
+@pytest.mark.parametrize("codec", [b"undefined", b"punycode", b"utf_16", b"idna"])
+def test_a_file_cannot_choose_a_codec_that_dicom_does_not_have(neck, codec):
+    data = neck(0.0, 1, SeriesDescription="Neck-axial").data
+    damaged = data.replace(b"ISO_IR 100", codec.ljust(10))
+    assert damaged != data
+    (series,) = list_series([MemoryFile("a", damaged)]).series
+    assert series.description == "Neck-axial"
+
+
+@pytest.mark.parametrize("name", ["ISO_IR 192", "ISO-IR 192", "utf-8"])
+def test_a_misspelt_character_set_is_understood(neck, name):
+    data = neck(0.0, 1, SpecificCharacterSet="ISO_IR 192", PatientName="Müller^Jürgen").data
+    spelt = data.replace(b"ISO_IR 192", name.encode().ljust(10))
+    assert list_series([MemoryFile("a", spelt)]).series[0].patient_name == "Müller, Jürgen"
+
+
 def test_the_same_file_twice_is_read_once_and_said(neck):
     file = neck(0.0, 1)
     listing = list_series([file, MemoryFile("copy.dcm", file.data)])
     assert [image.name for image in listing.series[0].images] == ["1.dcm"]
     assert [(one.name, one.refusal.reason) for one in listing.refused] == [("copy.dcm", Reason.AMBIGUOUS_IMAGE)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "path"])
+def test_the_very_same_source_twice_is_read_once_and_said(shipped, kind):
+    path = shipped("CT_small.dcm")
+    source = path if kind == "path" else MemoryFile("a.dcm", path.read_bytes())
+    listing = list_series([source, source, source])
+    assert [len(series.images) for series in listing.series] == [1]
+    assert [one.refusal.reason for one in listing.refused] == [Reason.AMBIGUOUS_IMAGE] * 2
 
 
 def test_of_two_files_that_claim_to_be_one_image_neither_is_believed(neck):
@@ -238,6 +289,19 @@ def test_a_series_too_large_for_memory_is_refused_before_it_is_read(neck):
     (series,) = list_series(files).series
     with pytest.raises(Refusal, match="at most 2048 MB"):
         read_series(series)
+
+
+def test_a_small_first_image_does_not_hide_how_large_the_others_are(neck, monkeypatch):
+    monkeypatch.setattr(lymphcad.series, "MAX_STACK_BYTES", 4 * 2 * 128 * 128)
+    small = neck(0.0, 0, Rows=16, Columns=16, PixelData=bytes(512))
+    (few,) = list_series([small, *(neck(float(n), n) for n in range(1, 4))]).series
+    assert len(read_series(few).slices) == 4
+    (many,) = list_series([small, *(neck(float(n), n) for n in range(1, 9))]).series
+    seen: list[int] = []
+    with pytest.raises(Refusal) as refused:
+        read_series(many, seen.append)
+    assert refused.value.reason is Reason.ABSURD_SIZE
+    assert len(seen) < len(many.images)
 
 
 def test_more_frames_than_any_scanner_makes_are_not_listed(neck):
