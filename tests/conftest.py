@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 
 from lymphcad.slice import CtSlice
+
+# A test starts servers while its threads call one: what gRPC does in a child before it becomes the server can abort it.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -158,7 +162,6 @@ def trained_run(tmp_path_factory, train_command) -> Path:
 
 def _can_serve() -> bool:
     import importlib.util
-    import os
     import shutil
 
     return "CI" in os.environ or bool(importlib.util.find_spec("pytriton") or shutil.which("tritonserver"))

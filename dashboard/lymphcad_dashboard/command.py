@@ -31,8 +31,12 @@ def dashboard(
     ] = False,
 ) -> None:
     """Open the page on which one clicks a node; with the demo bundle if neither a server nor a bundle is named."""
+    import os
     import signal
     import sys
+
+    # Read when gRPC is imported: what it does in a child process can abort the one that becomes the browser.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
     from rich.console import Console
 

@@ -150,7 +150,9 @@ def _options(settings: Settings, host: str, port: int, hosts: list[str]) -> dict
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "none",
         "client.showErrorLinks": False,
-        "theme.primaryColor": "#2f80b9",
+        # In each of the two by itself: one colour for both would switch the dark one off.
+        "theme.light.primaryColor": "#2f80b9",
+        "theme.dark.primaryColor": "#2f80b9",
         "client.toolbarMode": "minimal",
         "logger.level": "error",
         "logger.enableRich": False,

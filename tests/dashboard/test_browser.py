@@ -279,6 +279,16 @@ def test_nothing_is_asked_of_another_machine_and_no_study_is_logged(browser, das
         assert word not in log
 
 
+def test_the_page_is_dark_where_the_browser_asks_for_it(browser, dashboard):
+    for dark in (False, True):
+        page = open_page(browser, dashboard.url, dark=dark)
+        page.get_by_role("heading", name="Open a study").wait_for()
+        colour = page.get_by_test_id("stApp").evaluate("e => getComputedStyle(e).backgroundColor")
+        brightest = max(int(part) for part in re.findall(r"\d+", colour)[:3])
+        assert (brightest < 60) == dark
+        page.context.close()
+
+
 def test_the_notice_is_always_in_sight(page, archive):
     notice = page.get_by_role("note")
     for _ in range(2):

@@ -202,14 +202,16 @@ def test_many_sessions_while_the_server_is_replaced(served, engine, always_asked
     threads = [threading.Thread(target=session) for _ in range(6)]
     for thread in threads:
         thread.start()
-    wait_for(lambda: len(answers) > 20)
-    kill(served("probe"))
-    served("demo")
     demo = served.bundles["demo"]
-    wait_for(lambda: sum(answer.finding.bundle == demo.label for answer in list(answers)) > 20)
-    stop.set()
-    for thread in threads:
-        thread.join(60)
+    try:
+        wait_for(lambda: len(answers) > 20)
+        kill(served("probe"))
+        served("demo")
+        wait_for(lambda: sum(answer.finding.bundle == demo.label for answer in list(answers)) > 20)
+    finally:  # else they go on asking while other tests run
+        stop.set()
+        for thread in threads:
+            thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert errors
     assert all(is_of(answer, labels[answer.finding.bundle]) for answer in answers)
