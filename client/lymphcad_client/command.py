@@ -46,7 +46,8 @@ def score(
         str, typer.Option("--format", help="Tables that are written: csv, parquet, or both with a comma.")
     ] = "csv",
     dicom: Annotated[
-        str | None, typer.Option(help="DICOM results for the PACS: sr, sc, seg, several with commas.")
+        str | None,
+        typer.Option(help="DICOM results: sr (report), sc (pictures), pm (heatmaps); several with commas."),
     ] = None,
     overlays: Annotated[bool, typer.Option(help="Write a picture of each scored node.")] = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
@@ -111,13 +112,13 @@ def score(
                 f"stopped after {sum(counts.values())} of {len(rows)} nodes, which are kept: the same command with"
                 " --resume goes on"
             )
-        write_outputs(journal, asked, finder, scorer, out, console)
+        without = write_outputs(journal, asked, finder, scorer, out, console)
         shown = [result for _, (_, result, _) in zip(range(SHOWN), journal.results(), strict=False)]
     if json_output:
         typer.echo(json.dumps({"n": len(rows), **counts}))
     else:
         results_table(Console(), shown, len(rows), out)
-    if counts["scored"] < len(rows):
+    if counts["scored"] < len(rows) or without:
         raise typer.Exit(SOME_NOT_SCORED)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lymphcad.errors import CommandError
 from lymphcad_client.results import write_finished
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from lymphcad_client.journal import Journal
     from lymphcad_client.scorer import Scorer
 
+Kind = Literal["sr", "sc", "pm"]
+Word = TypeVar("Word", bound=str)
 FORMATS = ("csv", "parquet")
-KINDS = ("sr", "sc", "seg")
+KINDS: tuple[Kind, ...] = ("sr", "sc", "pm")
+"""As in `lymphcad_client.dicom.study`, which needs an extra."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Asked:
     """
 
     formats: tuple[str, ...]
-    dicom: tuple[str, ...]
+    dicom: tuple[Kind, ...]
 
     @classmethod
     def parse(cls, formats: str, dicom: str | None) -> Asked:
@@ -52,7 +55,7 @@ class Asked:
 
 def write_outputs(
     journal: Journal, asked: Asked, finder: ImageFinder, scorer: Scorer, out: Path, console: Console
-) -> None:
+) -> int:
     """Write what was asked for, from a journal that has every node.
 
     Parameters
@@ -70,11 +73,17 @@ def write_outputs(
     console
         For progress, and for what has no DICOM result.
 
+    Returns
+    -------
+    int
+        How many scored nodes have no DICOM result though one was asked for.
+
     Raises
     ------
     CommandError
         If the folder cannot be written to.
     """
+    without = 0
     if "parquet" in asked.formats:
         from lymphcad_client.parquet import write_parquet
 
@@ -82,18 +91,20 @@ def write_outputs(
     if asked.dicom:
         from lymphcad_client.dicom_outputs import write_dicom
 
-        write_dicom(journal, asked.dicom, finder, scorer, out, console)
+        without = write_dicom(journal, asked.dicom, finder, scorer, out, console)
     # Last: where it stands, everything else does.
     if "csv" in asked.formats:
         write_finished(_rows(journal), out)
+    return without
 
 
 def _rows(journal: Journal) -> Iterator[tuple[Result, str]]:
     return ((result, picture) for _, result, picture in journal.results())
 
 
-def _words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-    if not words or not set(words) <= set(known):
+def _words(option: str, text: str, known: tuple[Word, ...]) -> tuple[Word, ...]:
+    said = {word.strip() for word in text.split(",") if word.strip()}
+    words = tuple(word for word in known if word in said)
+    if not words or len(words) < len(said):
         raise CommandError(f"{option} {text!r} is not known: name one or more of {', '.join(known)}, with commas")
     return words
