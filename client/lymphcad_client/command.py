@@ -66,11 +66,10 @@ def score(
     from lymphcad.images import ImageFinder
     from lymphcad_client.journal import Journal
     from lymphcad_client.opening import Choice
-    from lymphcad_client.outputs import Asked, write_outputs
+    from lymphcad_client.outputs import Asked, clear_outputs, write_outputs
     from lymphcad_client.overlay import Pictures
     from lymphcad_client.progress import progress
     from lymphcad_client.readers import open_readers
-    from lymphcad_client.results import RESULTS
     from lymphcad_client.table import SHOWN, results_table
     from lymphcad_client.table_run import Stop, score_table
 
@@ -88,11 +87,11 @@ def score(
         stack.callback(scorer.close)
         try:
             out.mkdir(parents=True, exist_ok=True)
-            (out / RESULTS).unlink(missing_ok=True)
         except OSError as error:
             raise CommandError(f"'{out}' cannot be made ({error.strerror}): name another folder with --out") from None
         made_for = {"bundle": scorer.digest, "overlays": overlays, "heatmaps": bool(asked.dicom)}
         journal = stack.enter_context(Journal(out, rows, made_for, resume=resume))
+        clear_outputs(out, anew=not journal.done())
         readers = stack.enter_context(open_readers(finder, scorer, choice, len(rows), jobs=jobs, dask=dask))
         pictures = Pictures(out, scorer.manifest, readers.workers) if overlays else None
         if edge is not None or len(servers) > 1:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lymphcad.errors import CommandError, Reason, Refusal
 from lymphcad_client.dicom.scored_node import ScoredNode
 from lymphcad_client.dicom.study import write_study
+from lymphcad_client.outputs import DICOM_FOLDER
 from lymphcad_client.progress import progress
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from lymphcad_client.dicom.study import Kind
     from lymphcad_client.journal import Journal
     from lymphcad_client.scorer import Scorer
-
-FOLDER = "dicom"
 
 
 def write_dicom(
@@ -39,7 +38,7 @@ def write_dicom(
     scorer
         Who scored.
     out
-        The folder; they go into its folder `FOLDER`.
+        The folder; they go into its folder `DICOM_FOLDER`.
     console
         For progress, and to say what has none.
 
@@ -71,7 +70,7 @@ def write_dicom(
                 without += count
             except OSError as error:
                 raise CommandError(
-                    f"'{out / FOLDER}' cannot be written to ({error.strerror}): make room; the same command with"
+                    f"'{out / DICOM_FOLDER}' cannot be written to ({error.strerror}): make room; the same command with"
                     " --resume goes on"
                 ) from None
             advance()
@@ -107,4 +106,4 @@ def _write(
                 result.reason,
             )
         )
-    write_study(scored, scorer.manifest, scorer.digest, out / FOLDER, kinds, not_scored=not_scored, tell=say)
+    write_study(scored, scorer.manifest, scorer.digest, out / DICOM_FOLDER, kinds, not_scored=not_scored, tell=say)

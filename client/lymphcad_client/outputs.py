@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lymphcad.errors import CommandError
-from lymphcad_client.results import write_finished
+from lymphcad_client.results import RESULTS, write_finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["sr", "sc", "pm"]
 Word = TypeVar("Word", bound=str)
+PARQUET, DICOM_FOLDER = "results.parquet", "dicom"
 FORMATS = ("csv", "parquet")
 KINDS: tuple[Kind, ...] = ("sr", "sc", "pm")
 """As in `lymphcad_client.dicom.study`, which needs an extra."""
@@ -51,6 +53,30 @@ class Asked:
             If a word is not known.
         """
         return cls(_words("--format", formats, FORMATS), _words("--dicom", dicom, KINDS) if dicom is not None else ())
+
+
+def clear_outputs(out: Path, *, anew: bool) -> None:
+    """Remove what an earlier run left that is not true any more.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    anew
+        Whether this run begins with its first node; then DICOM results go as well, for they would be sent with its own.
+
+    Raises
+    ------
+    CommandError
+        If the folder cannot be written to.
+    """
+    try:
+        for name in (RESULTS, PARQUET):
+            (out / name).unlink(missing_ok=True)
+        if anew and (out / DICOM_FOLDER).is_dir():
+            shutil.rmtree(out / DICOM_FOLDER)
+    except OSError as error:
+        raise CommandError(f"'{out}' cannot be written to ({error.strerror}): name another folder with --out") from None
 
 
 def write_outputs(
