@@ -63,7 +63,7 @@ def test_what_is_refused_stands_in_the_report(phantom, edge, tmp_path):
     (path,) = (out / "dicom").rglob("*.dcm")
     assert b"far away" in path.read_bytes()
     assert b"node_outside_image" in path.read_bytes()
-    assert len(highdicom.sr.srread(path).content.get_image_measurement_groups()) == len(STUDY_LABELS)
+    assert len(highdicom.sr.srread(path).content.get_planar_roi_measurement_groups()) == len(STUDY_LABELS)
 
 
 def test_what_has_no_study_has_no_dicom_result(edge, tmp_path):
