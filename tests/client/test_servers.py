@@ -128,19 +128,11 @@ def test_one_that_hangs(run):
 def test_a_slow_one_gets_less(run):
     slow, fast = run(SLOW), run(RIGHT)
     with Servers([slow.address, fast.address]) as servers:
-        counts = dict.fromkeys((slow.address, fast.address), 0)
-        choose = servers._choose
-
-        def counted(*arguments):
-            server, scorer = choose(*arguments)
-            counts[server.address] += 1
-            return server, scorer
-
-        servers._choose = counted
+        chosen = count_choices(servers)
         with Asking(servers) as asking:
             asking.wait_for(400)
     assert not asking.failed
-    assert counts[fast.address] > 5 * counts[slow.address] > 0
+    assert chosen.count(fast.address) > 5 * chosen.count(slow.address) > 0
 
 
 @pytest.mark.server
@@ -154,15 +146,18 @@ def test_nonsense_is_asked_for_elsewhere(run):
 
 @pytest.mark.server
 def test_nonsense_alone_is_no_score(run):
-    with Servers([run(NONSENSE).address], patience_s=2) as servers, pytest.raises(ServerError) as failed:
-        servers.score_window(WINDOW)
+    with Servers([run(NONSENSE).address], patience_s=30) as servers:
+        chosen = count_choices(servers)
+        with pytest.raises(ServerError) as failed:
+            servers.score_window(WINDOW)
     assert failed.value.reason is Reason.BAD_ANSWER
+    assert len(chosen) == 1
 
 
 @pytest.mark.server
 def test_what_is_the_nodes_own_is_not_tried_again(run):
     with Servers([run(FAILS).address, run(RIGHT).address]) as servers:
-        reasons = []
+        reasons, chosen = [], count_choices(servers)
         for _ in range(20):
             try:
                 servers.score_window(WINDOW)
@@ -170,6 +165,7 @@ def test_what_is_the_nodes_own_is_not_tried_again(run):
                 reasons.append(error.reason)
         # Both have nothing in flight each time, so the first is asked; and its circuit stays closed.
         assert reasons == [Reason.SERVER_ERROR] * 20
+        assert len(chosen) == 20
         assert servers._servers[0].mending is None
 
 
@@ -177,17 +173,8 @@ def test_what_is_the_nodes_own_is_not_tried_again(run):
 def test_a_node_that_its_servers_die_of_is_given_up(run):
     """Each time it is tried the model's process takes the server with it."""
     server = run(CRASHES)
-    tries = 0
     with Servers([server.address], patience_s=60) as servers:
-        choose = servers._choose
-
-        def counted(*arguments):
-            nonlocal tries
-            found = choose(*arguments)
-            tries += 1
-            return found
-
-        servers._choose = counted
+        chosen = count_choices(servers)
         stop = threading.Event()
 
         def start_again():
@@ -206,7 +193,7 @@ def test_a_node_that_its_servers_die_of_is_given_up(run):
             stop.set()
             watcher.join()
     assert failed.value.reason is Reason.SERVER_AWAY
-    assert tries == TRIES
+    assert len(chosen) == TRIES
 
 
 @pytest.mark.server
@@ -225,11 +212,14 @@ def test_another_bundle_behind_the_address(run, half_bundle):
 def test_nobody_answers_any_more(run):
     first = run()
     with Servers([first.address], patience_s=1.5) as servers:
+        time.sleep(1.5)
         servers.score_window(WINDOW)
         kill(first)
+        killed = time.monotonic()
         with pytest.raises(ServerError) as failed:
             servers.score_window(WINDOW)
         assert failed.value.reason is Reason.SERVER_AWAY
+        assert time.monotonic() - killed > 1.2  # patience begins with the last answer
         began = time.monotonic()
         for _ in range(50):
             with pytest.raises(ServerError):
@@ -322,6 +312,19 @@ def test_a_question_that_fails_fails_for_all_who_wait():
             with pytest.raises(ServerError):
                 other.result()
     confirmation.wait()
+
+
+def count_choices(servers):
+    """Return the list that the address of each server is put into when it is chosen."""
+    chosen, choose = [], servers._choose
+
+    def counted(*arguments):
+        found = choose(*arguments)
+        chosen.append(found[0].address)
+        return found
+
+    servers._choose = counted
+    return chosen
 
 
 def ports_of(server):
