@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 
 import highdicom as hd
@@ -20,6 +21,7 @@ from refusals import shipped_path
 
 FRAME_OF_REFERENCE = "1.2.826.0.1.3680043.8.498.1"
 STEP_MM = 3.0
+_numbers = itertools.count()
 TILT = np.radians(20)
 ORIENTATION = [1.0, 0.0, 0.0, 0.0, float(np.cos(TILT)), float(np.sin(TILT))]
 """Tilted, as a gantry is: row and column, x and y, no two are the same."""
@@ -46,7 +48,7 @@ def write(folder, *datasets):
     """Write datasets as files, and return their paths."""
     paths = []
     for dataset in datasets:
-        path = Path(folder) / f"{len(list(Path(folder).iterdir())):03d}.dcm"
+        path = Path(folder) / f"{next(_numbers):04d}.dcm"
         dataset.save_as(path)
         paths.append(path)
     return paths
@@ -150,9 +152,7 @@ def text_object(words, anchor=None, units="PIXEL"):
             BoundingBoxTopLeftHandCorner=[1.0, 1.0],
             BoundingBoxBottomRightHandCorner=[20.0, 20.0],
         )
-    return item(
-        UnformattedTextValue=words, AnchorPointAnnotationUnits=units, AnchorPoint=list(anchor), AnchorPointVisibility="Y"
-    )
+    return item(UnformattedTextValue=words, AnchorPointAnnotationUnits=units, AnchorPoint=list(anchor))
 
 
 def annotated(images, graphics=(), texts=()):

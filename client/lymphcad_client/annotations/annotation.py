@@ -79,7 +79,7 @@ class AnnotationObject:
         The file.
     source
         ``SR`` or ``GSPS``.
-    sop_class, sop_instance
+    sop_class, sop_instance, study
         UIDs.
     written
         Date and time of its content, digits as DICOM writes them; they sort by time.
@@ -97,6 +97,7 @@ class AnnotationObject:
     source: str
     sop_class: str
     sop_instance: str
+    study: str
     written: str
     is_result: bool
     evidence: frozenset[str]

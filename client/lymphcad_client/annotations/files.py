@@ -59,7 +59,8 @@ _UNIT = 0.01
 _CHARACTER_SET, _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE = 0x00080005, 0x00080008, 0x00080016, 0x00080018
 _CONTENT_DATE, _CONTENT_TIME, _MANUFACTURER = 0x00080023, 0x00080033, 0x00080070
 _CREATION_DATE, _CREATION_TIME = 0x00700082, 0x00700083
-_THICKNESS, _SERIES, _POSITION, _ORIENTATION = 0x00180050, 0x0020000E, 0x00200032, 0x00200037
+_THICKNESS, _STUDY, _SERIES = 0x00180050, 0x0020000D, 0x0020000E
+_POSITION, _ORIENTATION = 0x00200032, 0x00200037
 _FRAME_OF_REFERENCE, _FRAMES, _ROWS, _COLUMNS, _SPACING = 0x00200052, 0x00280008, 0x00280010, 0x00280011, 0x00280030
 
 # fmt: off
@@ -69,7 +70,7 @@ _OF_IMAGES = [
 ]
 _OF_OBJECTS = [
     _CHARACTER_SET, _SOP_CLASS, _SOP_INSTANCE, _CONTENT_DATE, _CONTENT_TIME, _MANUFACTURER, REFERENCED_SERIES, CONCEPT,
-    CURRENT_EVIDENCE, OTHER_EVIDENCE, CONTENT, VALUE_TYPE, ANNOTATIONS, _CREATION_DATE, _CREATION_TIME,
+    _STUDY, CURRENT_EVIDENCE, OTHER_EVIDENCE, CONTENT, VALUE_TYPE, ANNOTATIONS, _CREATION_DATE, _CREATION_TIME,
 ]
 # fmt: on
 
@@ -143,6 +144,7 @@ def _object(header: Header, path: Path, sop_class: UID, digest: str) -> Annotati
         source="SR" if is_report else "GSPS",
         sop_class=str(sop_class),
         sop_instance=uid(elements, _SOP_INSTANCE),
+        study=uid(elements, _STUDY),
         written=moment(elements, _CONTENT_DATE, _CONTENT_TIME)
         if is_report
         else moment(elements, _CREATION_DATE, _CREATION_TIME),
@@ -174,6 +176,8 @@ def _image(header: Header, path: Path, sop_class: UID) -> Image | None:
         groups = header.groups if sop_class in _ENHANCED_CT else None
         if groups is not None or frames == 1:
             planes = [_plane(fg.FrameGroups(elements, groups, index, frames)) for index in range(frames)]
+        if header.pixel_offset is not None and header.pixel_offset + (header.pixel_length or 0) > header.size:
+            refusal = Refusal(Reason.TRUNCATED, "the annotated image's file is cut off or damaged: send it again")
     return Image(
         path,
         sop_instance,

@@ -89,7 +89,7 @@ class FoundNodes:
     left_out
         Reports that LymphCAD itself wrote: its results, which are no request.
     superseded
-        Annotations whose tracking UID a newer object has, too.
+        Annotations whose tracking UID a newer object of the same study has, too.
     without
         Annotation objects without an annotation, such as a presentation state that sets the window only.
     images
@@ -162,14 +162,14 @@ def find_nodes(
     left_out = len(objects) - len(kept)
     kept, twice = _once(kept)
     refused += twice
-    newest = {a.tracking_uid: one.sop_instance for one in kept for a in one.annotations if a.tracking_uid}
+    newest = {(one.study, a.tracking_uid): one for one in kept for a in one.annotations}
     study = StudyImages(images)
     nodes: list[FoundNode] = []
     superseded = total = 0
     for one in kept:
         for number, annotation in enumerate(one.annotations, start=1):
             total += 1
-            if annotation.tracking_uid and newest[annotation.tracking_uid] != one.sop_instance:
+            if annotation.tracking_uid and newest[one.study, annotation.tracking_uid] is not one:
                 superseded += 1
                 continue
             try:

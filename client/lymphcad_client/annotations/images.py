@@ -220,7 +220,7 @@ class StudyImages:
                 (image, frame, plane)
                 for images in self._by_uid.values()
                 for image in images[:1]  # the others are copies, or refused
-                if image.refusal is None and frame_of_reference and image.frame_of_reference == frame_of_reference
+                if frame_of_reference and image.frame_of_reference == frame_of_reference
                 for frame, plane in enumerate(image.planes, start=1)
                 if plane is not None
             ]
@@ -237,6 +237,7 @@ class _Stack:
         self._positions = np.array([plane.position_mm for _, _, plane in slices])
         axes = np.array([plane.orientation for _, _, plane in slices]).reshape(-1, 6)
         self._normals = np.cross(axes[:, :3], axes[:, 3:])
+        self._named: dict[frozenset[str], npt.NDArray[np.bool_]] = {}
 
     @cached_property
     def _reach_mm(self) -> npt.NDArray[np.float64]:
@@ -250,7 +251,9 @@ class _Stack:
             order = np.argsort(heights)
             steps = np.diff(heights[order])
             steps = np.where(steps > SAME_PLACE_MM, steps, np.inf)
-            nearest = np.minimum(np.append(steps, np.inf), np.insert(steps, 0, np.inf))
+            # a slice beside a hole reaches no further than the others, so the lower median is the limit
+            usual = np.sort(steps)[(len(steps) - 1) // 2] if len(steps) else np.inf
+            nearest = np.minimum(np.minimum(np.append(steps, np.inf), np.insert(steps, 0, np.inf)), usual)
             distances[np.array(indices)[order]] = np.where(np.isfinite(nearest), nearest, 0.0)
         thickness = np.array([plane.thickness_mm for _, _, plane in self.slices])
         found = np.maximum(distances, thickness)
@@ -260,7 +263,9 @@ class _Stack:
     def nearest(self, at_mm: npt.NDArray[np.float64], evidence: frozenset[str]) -> int:
         """Return the index of the nearest slice."""
         away = np.abs(((at_mm - self._positions) * self._normals).sum(axis=1))
-        named = np.array([image.sop_instance in evidence for image, _, _ in self.slices])
+        if evidence not in self._named:
+            self._named[evidence] = np.array([image.sop_instance in evidence for image, _, _ in self.slices])
+        named = self._named[evidence]
         if named.any():
             away = np.where(named, away, np.inf)
         best = int(away.argmin())

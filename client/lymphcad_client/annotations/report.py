@@ -142,14 +142,12 @@ def _place(group: _Group, tree: _Tree, reader: Reader) -> InImage | InSpace:
             continue
         found.append(((shape.kind, in_image, shape.size), shape, item))
     if not found:
-        raise (
-            refusals[0]
-            if refusals
-            else Refusal(
-                Reason.NOT_A_POINT,
-                "the measurement group has no coordinates (a segmentation, or numbers alone), and a point or contour was"
-                " expected: mark the node with one",
-            )
+        if refusals:
+            raise refusals[0]
+        raise Refusal(
+            Reason.NOT_A_POINT,
+            "the measurement group has no coordinates (a segmentation, or numbers alone), and a point or contour was"
+            " expected: mark the node with one",
         )
     rank, shape, item = max(found, key=lambda one: one[0])
     if shape.kind == POINT:
