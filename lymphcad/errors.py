@@ -38,6 +38,10 @@ class Reason(str, Enum):
     NODE_NOT_A_NUMBER = "node_not_a_number"
     NODE_OUTSIDE_IMAGE = "node_outside_image"
     NODE_IN_PADDING = "node_in_padding"
+    # the annotation that a node is taken from
+    NOT_A_POINT = "not_a_point"
+    OTHER_FRAME_OF_REFERENCE = "other_frame_of_reference"
+    OFF_SLICE = "off_slice"
     # the server
     SERVER_AWAY = "server_away"
     SERVER_NOT_READY = "server_not_ready"
