@@ -66,7 +66,7 @@ def nodes(
     if json_output:
         typer.echo(_json(found))
     else:
-        _show_counts(console, found, out)
+        _show_counts(Console(highlight=False, soft_wrap=True), found, out)
     if found.refused:
         raise typer.Exit(SOME_REFUSED)
 
@@ -92,7 +92,7 @@ def _check_any(found: "FoundNodes") -> None:
     if found.nodes or any(one.where.number for one in found.refused):
         return
     files = found.images + found.others + found.without + found.left_out + len(found.refused)
-    own = f", {found.left_out} reports are LymphCAD's own results (--include-results)" if found.left_out else ""
+    own = f", {found.left_out} results of LymphCAD, see --include-results" if found.left_out else ""
     raise CommandError(
         f"no annotation was found in {files} files ({found.images} images{own}): structured reports (Enhanced,"
         " Comprehensive, Comprehensive 3D or Extensible SR) with points or contours, or Grayscale Softcopy Presentation"
@@ -108,7 +108,7 @@ def _show_refused(console: "Console", found: "FoundNodes") -> None:
         return
     table = Table("refused", "why")
     for where, refusal in found.refused:
-        table.add_row(Text(str(where)), Text(str(refusal)))
+        table.add_row(Text(str(where), overflow="fold"), Text(str(refusal), overflow="fold"))
     console.print(table)
 
 

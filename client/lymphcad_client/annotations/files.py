@@ -38,6 +38,7 @@ from lymphcad_client.annotations.report import (
     is_result,
     read_report,
 )
+from lymphcad_client.annotations.structure import check_structure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,12 +47,9 @@ if TYPE_CHECKING:
 
 MAX_OBJECT_BYTES = 64 * 1024**2
 """Length that an annotation object may have, inflated."""
-MAX_ITEMS = 100_000
-"""Items of all its sequences that an annotation object may have: each takes a kilobyte of memory when it is read."""
 
 _REPORTS = (EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage, ExtensibleSRStorage)
 _CT, _ENHANCED_CT = CTImageStorage, (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
-_ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _PIXELS = 0x7FE00008  # of integers or of either kind of floats
 _MAX_TILT = math.cos(math.radians(45))
 _UNIT = 0.01
@@ -123,16 +121,16 @@ def _read(path: Path) -> Image | AnnotationObject | None:
 
 
 def _checked_contents(header: Header) -> bytes:
-    """Return the bytes of an annotation object, inflated, and count its items: a few MB can hold millions."""
-    if header.size <= MAX_OBJECT_BYTES:
-        header.stream.seek(0)
-        contents = header.stream.read()
-        if sum(contents.count(tag) for tag in _ITEM_TAGS) <= MAX_ITEMS:
-            return contents
-    raise Refusal(
-        Reason.ABSURD_SIZE,
-        f"the annotation object has more than {MAX_OBJECT_BYTES} bytes or {MAX_ITEMS} items: split it",
-    )
+    """Return the bytes of an annotation object, inflated, and fit to be parsed."""
+    if header.size > MAX_OBJECT_BYTES:
+        raise Refusal(
+            Reason.ABSURD_SIZE,
+            f"the annotation object has {header.size} bytes, and at most {MAX_OBJECT_BYTES} are read: split it",
+        )
+    header.stream.seek(0)
+    contents = header.stream.read()
+    check_structure(contents, header.transfer_syntax)
+    return contents
 
 
 def _object(header: Header, path: Path, sop_class: UID, digest: str) -> AnnotationObject:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lymphcad.dicom import read_slice
 from lymphcad.errors import Reason, Refusal
+from lymphcad.images import is_copy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -211,7 +211,7 @@ class StudyImages:
 
     def _are_same(self, uid: str, images: list[Image]) -> bool:
         if uid not in self._same:
-            self._same[uid] = all(_is_copy(images[0].path, other.path) for other in images[1:])
+            self._same[uid] = all(is_copy(images[0].path, other.path) for other in images[1:])
         return self._same[uid]
 
     def _stack(self, frame_of_reference: str) -> _Stack | None:
@@ -296,15 +296,3 @@ def _spot(image: Image, frame: int, row: float, col: float) -> Spot:
             " columns, counted from 0: it may be on another image",
         )
     return Spot(image.sop_instance, frame if len(image.planes) > 1 else None, round(row, 4), round(col, 4))
-
-
-def _is_copy(first: Path, second: Path) -> bool:
-    """Return whether two files are one image: the same bytes, or the same HU at the same place."""
-    try:
-        if first.read_bytes() == second.read_bytes():
-            return True
-        one, other = read_slice(first), read_slice(second)
-    except (OSError, Refusal):
-        return False
-    same = ("spacing_mm", "series_instance_uid", "frame_of_reference_uid", "orientation", "position_mm")
-    return np.array_equal(one.hu, other.hu) and all(getattr(one, name) == getattr(other, name) for name in same)

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 CONTENT, VALUE_TYPE, CONCEPT = 0x0040A730, 0x0040A040, 0x0040A043
 CURRENT_EVIDENCE, OTHER_EVIDENCE = 0x0040A375, 0x0040A385
-MAX_DEPTH = 32
-"""Levels of content items that are read; TID 1500 has seven."""
 RESULT_OF = "LymphCAD"
 """Manufacturer, or algorithm, of the reports that LymphCAD itself writes."""
 
@@ -85,7 +83,7 @@ def read_report(root: Any, reader: Reader) -> list[Annotation]:
     Raises
     ------
     Refusal
-        ``absurd_size`` if the tree is deeper than `MAX_DEPTH`, ``unreadable`` if it is none.
+        ``unreadable`` if an element that should be a sequence is none.
     """
     groups: list[_Group] = []
     tree: _Tree = {}
@@ -110,11 +108,6 @@ def _walk(root: Any, groups: list[_Group] | None = None) -> Iterator[tuple[tuple
     stack: list[tuple[tuple[int, ...], Any, _Group | None]] = [((1,), root, None)]
     while stack:
         path, item, group = stack.pop()
-        if len(path) > MAX_DEPTH:
-            raise Refusal(
-                Reason.ABSURD_SIZE,
-                f"the report nests its content more than {MAX_DEPTH} levels deep: write it as TID 1500 says",
-            )
         if groups is not None and code(item, CONCEPT) == _GROUP:
             groups.append(group := _Group())
         yield path, item, group

@@ -245,6 +245,11 @@ def test_refused_graphics_of_a_presentation_state(study, cts, reason, annotation
     assert places(found) == [("2", cts[1].SOPInstanceUID, 4.5, 4.5)]
 
 
+def two_points(ct):
+    """Return a region that highdicom would not write."""
+    return copy_of(scoord("POLYLINE", [[5, 5], [9, 9]], ct), GraphicType="MULTIPOINT")
+
+
 def far(ct, mm):
     """Return the middle of a slice, moved along its normal."""
     axes = np.array(ct.ImageOrientationPatient, float).reshape(2, 3)
@@ -261,7 +266,7 @@ def far(ct, mm):
         (Reason.OFF_SLICE, lambda cts: planar(scoord3d("POINT", [far(cts[0], -STEP_MM / 2 - 0.1)]))),
         (Reason.NODE_OUTSIDE_IMAGE, lambda cts: planar(scoord3d("POINT", [in_mm(cts[0], 64, 200)]))),
         (Reason.NOT_A_POINT, lambda _: plain()),
-        (Reason.NOT_A_POINT, lambda cts: planar(copy_of(scoord("POLYLINE", [[5, 5], [9, 9]], cts[0]), GraphicType="MULTIPOINT"))),
+        (Reason.NOT_A_POINT, lambda cts: planar(two_points(cts[0]))),
         (Reason.NOT_A_POINT, lambda cts: volumetric([scoord("POINT", [[5, 5]], ct) for ct in cts[:2]])),
     ],
 )  # fmt: skip
