@@ -33,6 +33,7 @@ class Reason(str, Enum):
     NO_SUCH_FRAME = "no_such_frame"
     BAD_ARCHIVE = "bad_archive"
     UNSAFE_NAME = "unsafe_name"
+    NO_STUDY = "no_study"
     # the node
     BAD_ROW = "bad_row"
     NODE_NOT_A_NUMBER = "node_not_a_number"
