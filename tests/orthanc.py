@@ -12,15 +12,16 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
-PLUGINS = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+PLUGINS = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 def need_orthanc():
     """Skip a test where Orthanc is not installed; on CI it must be."""
-    if shutil.which("Orthanc") is None or not os.path.exists(PLUGINS):
+    if shutil.which("Orthanc") is None or not PLUGINS.exists():
         if "CI" in os.environ:
             pytest.fail("no Orthanc: apt-get install orthanc orthanc-dicomweb")
         pytest.skip("no Orthanc")
@@ -62,7 +63,7 @@ class Orthanc:
             "DicomModalitiesInDatabase": True,
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": False,
-            "Plugins": [PLUGINS],
+            "Plugins": [str(PLUGINS)],
             "LuaScripts": scripts,
             "DicomWeb": {"Enable": True},
             "StableAge": 1,

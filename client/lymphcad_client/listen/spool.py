@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from lymphcad.errors import CommandError
 from lymphcad_client.annotations.report import RESULT_OF
 from lymphcad_client.pacs.receiving import PART, hashed
+from lymphcad_client.pacs.storage_node import CT_CLASSES
 from lymphcad_client.watch.files import free_name, sync_folder, taken_names
 from lymphcad_client.watch.outbox import DICOM, STUDY_JSON, Outbox, Record
 
@@ -160,5 +161,5 @@ class Spool:
 
 
 def is_result(identity: Identity) -> bool:
-    """Return whether LymphCAD made an object."""
-    return identity.manufacturer.startswith(RESULT_OF)
+    """Return whether an object is a result that LymphCAD made; its phantoms are CTs and none."""
+    return identity.manufacturer.startswith(RESULT_OF) and identity.sop_class not in CT_CLASSES

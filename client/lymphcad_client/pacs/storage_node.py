@@ -57,10 +57,9 @@ if TYPE_CHECKING:
 # What pynetdicom logs names UIDs and AE titles, and of what peers send wrongly it prints tracebacks.
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
 
+CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 STORAGE_CLASSES = (
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
+    *CT_CLASSES,
     BasicTextSRStorage,
     EnhancedSRStorage,
     ComprehensiveSRStorage,

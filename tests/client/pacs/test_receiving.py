@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import socket
 import ssl
 import subprocess
 import sys
 import time
+from ipaddress import ip_address
 
 import pydicom
 import pytest
 from annotating import copy_of, ct_series
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from lymphcad_client.pacs.receiving import (
     CANNOT_UNDERSTAND,
     DOES_NOT_MATCH,
@@ -70,10 +76,16 @@ def test_what_was_received_is_there_as_it_was(tmp_path, ct):
 @pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian, JPEG2000Lossless])
 def test_the_same_again_changes_nothing(tmp_path, ct, syntax):
     first = save(file_bytes(ct), tmp_path)
-    before = first.path.stat()
+    before = unchanging(first.path)
     again = save(file_bytes(ct) if syntax is None else reencoded(ct, syntax), tmp_path)
     assert not again.is_new
-    assert again.path.stat() == before
+    assert unchanging(again.path) == before
+
+
+def unchanging(path):
+    """Return what reading a file does not change."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def test_other_file_meta_information_is_the_same_object(tmp_path, ct):
@@ -114,7 +126,7 @@ PIXELS = b"\xe0\x7f\x10\x00OW"
         lambda contents: lying(contents, PIXELS, 2**31),
         lambda contents: lying(contents, PIXELS, 12),
         lambda contents: contents.replace(b"DICM", b"DICX"),
-        lambda contents: b"",
+        lambda _: b"",
     ],
     ids=["one byte less", "cut off", "header alone", "long", "short", "no DICOM", "nothing"],
 )
@@ -303,10 +315,75 @@ def test_rubbish_on_the_port_keeps_nobody_from_sending(tmp_path, ct, capfd):
 
 
 def test_a_silent_peer_is_cut_off(tmp_path):
-    with StorageNode(0, "NODE", tmp_path, idle_s=0.5) as node, socket.create_connection(("127.0.0.1", node.port)) as one:
+    with (
+        StorageNode(0, "NODE", tmp_path, idle_s=0.5) as node,
+        socket.create_connection(("127.0.0.1", node.port)) as one,
+    ):
         one.sendall(b"\x01\x00\x00\x00\x00\x44")  # and no more
         one.settimeout(20)
         assert one.recv(1000)[:1] in (b"", b"\x07")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """Return a folder with two authorities, and a certificate and key of the node and of a sender by the first."""
+    folder = tmp_path_factory.mktemp("tls")
+    for authority in ("ca", "other"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        write_pem(folder, authority, certificate(authority, key.public_key(), authority, key), key)
+        if authority == "ca":
+            for name in ("node", "sender"):
+                own = ec.generate_private_key(ec.SECP256R1())
+                write_pem(folder, name, certificate(name, own.public_key(), authority, key), own)
+    return folder
+
+
+def certificate(name, public_key, issuer, issuer_key):
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, one)]) for one in (name, issuer)]
+    made = x509.CertificateBuilder().subject_name(names[0]).issuer_name(names[1]).public_key(public_key)
+    made = made.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
+    made = made.not_valid_after(now + datetime.timedelta(days=1))
+    made = made.add_extension(x509.BasicConstraints(ca=name == issuer, path_length=None), critical=True)
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+    return made.sign(issuer_key, hashes.SHA256())
+
+
+def write_pem(folder, name, made, key):
+    pem = serialization.Encoding.PEM
+    (folder / f"{name}.pem").write_bytes(made.public_bytes(pem))
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / f"{name}.key").write_bytes(key.private_bytes(pem, *plain))
+
+
+def sender_tls(folder, name=None):
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    if name is not None:
+        context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+    return context
+
+
+def test_tls_with_and_without_a_certificate_of_the_sender(tmp_path, ct, certificates):
+    tls = server_tls(certificates / "node.pem", certificates / "node.key", certificates / "ca.pem")
+    with StorageNode(0, "NODE", tmp_path, tls=tls) as node:
+        # One that says nothing keeps the others from nothing.
+        with socket.create_connection(("127.0.0.1", node.port)):
+            sender = associate(node.port, tls_args=(sender_tls(certificates, "sender"), "127.0.0.1"))
+            assert sender.send_c_store(ct).Status == 0
+            sender.release()
+        assert not associate(node.port, tls_args=(sender_tls(certificates), "127.0.0.1")).is_established
+        assert not associate(node.port, tls_args=(sender_tls(certificates, "other"), "127.0.0.1")).is_established
+        assert not associate(node.port).is_established
+    with StorageNode(0, "NODE", tmp_path, tls=server_tls(certificates / "node.pem", certificates / "node.key")) as node:
+        sender = associate(node.port, tls_args=(sender_tls(certificates), "127.0.0.1"))
+        assert sender.send_c_store(ct).Status == 0
+        sender.release()
+
+
+@pytest.mark.parametrize(("pem", "key"), [("none", "node"), ("node", "ca"), ("node.key", "node")])
+def test_certificates_that_cannot_be_used(certificates, pem, key):
+    with pytest.raises(CommandError, match="cannot be used"):
+        server_tls(certificates / f"{pem}.pem", certificates / f"{key}.key")
 
 
 def test_a_port_that_is_taken(tmp_path):
