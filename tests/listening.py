@@ -150,7 +150,7 @@ class Listening:
 
 
 @contextlib.contextmanager
-def listening(folder, scorer, send, *, settle_s=0.3, keep_s=3600.0, **options):
+def listening(folder, scorer, send, *, settle_s=0.2, keep_s=3600.0, **options):
     """Run a node in a thread; stopped at the end."""
     found, stop = Listening(), threading.Event()
     node = Node(

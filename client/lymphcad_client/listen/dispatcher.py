@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lymphcad_client.listen.spool import Spool
 
-_LOOK_S = 0.5
+_LOOK_S = 0.2
 
 
 class Answer(Protocol):
