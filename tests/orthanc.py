@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -37,16 +39,30 @@ def free_port():
 class Orthanc:
     """An Orthanc in a folder; keeps what it stores over `stop` and `start`.
 
-    More of its configuration can be given, e.g. ``MaximumStorageSize=1``; ``lua`` is a script.
+    More of its configuration can be given, e.g. ``MaximumStorageSize=1``; ``lua`` is a script; ``user`` is its only
+    user, ``name:password``; with ``tls``, a folder of `certificates`, both of its ports want TLS.
     """
 
     aet = "ORTHANC"
 
-    def __init__(self, folder, *, lua="", **config):
+    def __init__(self, folder, *, lua="", user=None, tls=None, **config):
         need_orthanc()
         self.folder = folder
         folder.mkdir(parents=True)
         self.http, self.dicom = free_port(), free_port()
+        self.user, self.tls = user, tls
+        if user is not None:
+            config |= {"AuthenticationEnabled": True, "RegisteredUsers": dict([user.split(":")])}
+        if tls is not None:
+            config |= {
+                "SslEnabled": True,
+                "SslCertificate": str(tls / "orthanc.pem"),
+                "DicomTlsEnabled": True,
+                "DicomTlsCertificate": str(tls / "orthanc.crt"),
+                "DicomTlsPrivateKey": str(tls / "orthanc.key"),
+                "DicomTlsTrustedCertificates": str(tls / "ca.crt"),
+                "HttpsCACertificates": str(tls / "ca.crt"),
+            }
         scripts = []
         if lua:
             (folder / "script.lua").write_text(lua)
@@ -83,7 +99,7 @@ class Orthanc:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.http}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.http}"
 
     @property
     def web(self):
@@ -92,7 +108,7 @@ class Orthanc:
 
     @property
     def address(self):
-        return f"dicom://{self.aet}@127.0.0.1:{self.dicom}"
+        return f"{'dicom' if self.tls is None else 'dicom+tls'}://{self.aet}@127.0.0.1:{self.dicom}"
 
     def start(self):
         log = (self.folder / "log.txt").open("a")
@@ -124,7 +140,10 @@ class Orthanc:
     def request(self, method, path, body=None):
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        if self.user is not None:
+            request.add_header("Authorization", f"Basic {base64.b64encode(self.user.encode()).decode()}")
+        trust = None if self.tls is None else ssl.create_default_context(cafile=self.tls / "ca.crt")
+        with urllib.request.urlopen(request, timeout=60, context=trust) as answer:
             return answer.read()
 
     def get(self, path):
@@ -152,4 +171,48 @@ class Orthanc:
         return json.loads(self.request("POST", "/modalities/peer/store", {"Resources": resources, "Synchronous": True}))
 
 
-__all__ = ["Orthanc", "free_port", "need_orthanc"]
+def certificates(folder):
+    """Write an authority's certificate, and one with its key for Orthanc and one for us, both signed by it."""
+    folder.mkdir(parents=True)
+
+    def run(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    run(
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=authority",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.crt",
+    )
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost")
+    for name in ("orthanc", "us"):
+        run(
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            f"/CN={name}",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.csr",
+        )
+        signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+        run("x509", "-req", "-in", f"{name}.csr", *signed, "-out", f"{name}.crt")
+        (folder / f"{name}.pem").write_bytes(
+            (folder / f"{name}.crt").read_bytes() + (folder / f"{name}.key").read_bytes()
+        )
+    return folder
+
+
+__all__ = ["Orthanc", "certificates", "free_port", "need_orthanc"]
