@@ -43,7 +43,7 @@ def shape(graphic_type, points):
         ("POLYLINE", [(1, 2), (3, 2), (5, 2), (1, 2)], (3, 2), LINE, 8),
         ("POLYLINE", [(1, 2), (1, 2)], (1, 2), POINT, 0),
         ("POLYLINE", EIGHT, (2, 2), LINE, 8 + 2 * math.sqrt(32)),
-        ("POLYLINE", LOPSIDED, (39.16980 / 19.48488, 39.46122 / 19.48488), LINE, 19.48488),
+        ("POLYLINE", LOPSIDED, (39.169752 / 19.484874, 39.461138 / 19.484874), LINE, 19.484874),
         ("POLYGON", [(0, 0, 7), (4, 0, 7), (4, 2, 7), (0, 2, 7), (0, 0, 7)], (2, 1, 7), CONTOUR, 8),
         ("ELLIPSE", [(1, 5, 9), (7, 5, 9), (4, 4, 9), (4, 6, 9)], (4, 5, 9), CONTOUR, 3 * math.pi),
         ("ELLIPSOID", BALL, (4, 5, 9), CONTOUR, 3 * math.pi),
