@@ -347,7 +347,7 @@ def test_other_planes_at_one_place_are_not_meant(study, cts):
         planar(scoord3d("POINT", [in_mm(cts[1], 60, 70)])),
         *[planar(scoord("POINT", [[5, 5]], one)) for one in (scout, pet)],
     ]
-    write(study, report(groups, [*cts, scout, pet]))
+    write(study, report(groups, [*cts, scout, coronal, pet]))
     found = find_nodes([study])
     assert [place[1] for place in places(found)] == [cts[1].SOPInstanceUID]
     assert reasons(found) == [(2, Reason.LOCALIZER), (3, Reason.NOT_CT)]
