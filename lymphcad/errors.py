@@ -1,6 +1,9 @@
 """Everything that a user can cause to go wrong, under one base class, each with a reason code."""
 
+from __future__ import annotations
+
 from enum import Enum
+from typing import Any
 
 
 class Reason(str, Enum):
@@ -30,6 +33,7 @@ class Reason(str, Enum):
     NO_SUCH_FRAME = "no_such_frame"
     BAD_ARCHIVE = "bad_archive"
     UNSAFE_NAME = "unsafe_name"
+    NO_STUDY = "no_study"
     # the node
     BAD_ROW = "bad_row"
     NODE_NOT_A_NUMBER = "node_not_a_number"
@@ -43,6 +47,7 @@ class Reason(str, Enum):
     SERVER_AWAY = "server_away"
     SERVER_NOT_READY = "server_not_ready"
     SERVER_TIMEOUT = "server_timeout"
+    SERVER_BUSY = "server_busy"
     SERVER_ERROR = "server_error"
     MODEL_MISSING = "model_missing"
     OTHER_BUNDLE = "other_bundle"
@@ -90,6 +95,10 @@ class Refusal(LymphcadError):  # noqa: N818 - it is no error of the program's
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process raise it."""
+        return type(self), (self.reason, self.args[0])
+
     def __str__(self) -> str:
         """Return ``code: sentence``, as it stands in ``results.csv``."""
         return f"{self.reason.value}: {super().__str__()}"
@@ -109,6 +118,10 @@ class ServerError(LymphcadError):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process raise it."""
+        return type(self), (self.reason, self.args[0])
 
     def __str__(self) -> str:
         """Return ``code: sentence``, as it stands in ``results.csv``."""
