@@ -21,6 +21,13 @@ TRANSIENT = frozenset({408, 425, 429, 502, 503, 504, 507})
 """HTTP statuses after which the same request may succeed (RFC 9110; 507: the disk is full)."""
 
 
+class _Session(requests.Session):
+    def merge_environment_settings(self, *arguments: Any, **named: Any) -> Any:
+        """Have the authority that was named win over REQUESTS_CA_BUNDLE, which wins by itself."""
+        settings = super().merge_environment_settings(*arguments, **named)
+        return settings if self.verify is True else {**settings, "verify": self.verify}
+
+
 def open_web(peer: WebPeer, speech: Speech) -> Any:
     """Return a client of a DICOMweb service.
 
@@ -40,7 +47,7 @@ def open_web(peer: WebPeer, speech: Speech) -> Any:
         If the environment's credentials are not whole.
     """
     token, user = credentials()
-    session = requests.Session()
+    session = _Session()
     session.verify = True if speech.ca is None else str(speech.ca)
     if speech.cert is not None:
         session.cert = (str(speech.cert), str(speech.key))

@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from orthanc import Orthanc, certificates, free_port
+from orthanc import Orthanc, certificates, free_port, https_before
 
 pytest.importorskip("highdicom")
 pytest.importorskip("pynetdicom")
@@ -123,23 +123,24 @@ def test_no_such_study(orthanc, tmp_path, capsys, way):
 
 def test_tls(study, one, tmp_path, capsys):
     safe = certificates(tmp_path / "certificates")
-    with Orthanc(tmp_path / "orthanc", tls=safe) as orthanc:
+    with Orthanc(tmp_path / "orthanc", tls=safe) as orthanc, https_before(orthanc, tmp_path / "nginx") as web:
         ours = ("--tls-ca", safe / "ca.crt", "--tls-cert", safe / "us.crt", "--tls-key", safe / "us.key")
-        for to in (orthanc.address, orthanc.web):
+        for to in (orthanc.address, web):
             assert summary(capsys, "send", study, "--to", to, *ours)["stored"] == SLICES
-        for number, source in enumerate((orthanc.address, orthanc.web)):
+        for number, source in enumerate((orthanc.address, web)):
             out = tmp_path / str(number)
             orthanc.request("PUT", "/modalities/us", {"AET": "LYMPHCAD", "Host": "127.0.0.1", "Port": 1})
             arguments = ("fetch", "--study", one.StudyInstanceUID, "--out", out, "--from", source, *ours)
             assert summary(capsys, *arguments)["saved"] == SLICES
         foreign = certificates(tmp_path / "foreign")
-        for to in (orthanc.address, orthanc.web):
+        for to in (orthanc.address, web):
             _, error = run(capsys, "send", study, "--to", to, *ours[2:], code=2)  # the system's authorities
             assert error.count("\n") == 1
             _, error = run(capsys, "send", study, "--to", to, "--tls-ca", foreign / "ca.crt", *ours[2:], code=2)
             assert "certificate" in error
         theirs = ("--tls-ca", safe / "ca.crt", "--tls-cert", foreign / "us.crt", "--tls-key", foreign / "us.key")
-        run(capsys, "send", study, "--to", orthanc.address, *theirs, code=2)
+        for to in (orthanc.address, web):
+            run(capsys, "send", study, "--to", to, *theirs, code=2)
         plain = orthanc.address.replace("dicom+tls", "dicom")
         run(capsys, "send", study, "--to", plain, "--timeout", 3, code=2)
 
@@ -209,7 +210,7 @@ def test_a_full_one(study, tmp_path, way):
         found = list(send_files(paths, peer, Speech(tries=2)))
         assert {one.outcome for one in found[1:]} == {"failed"}
         assert {one.status for one in found[1:]} == {"0xA700" if way == "dicom" else "not_named"}
-        orthanc.request("PUT", f"/patients/{patient}/protected", b"0")
+        orthanc.request("DELETE", f"/patients/{patient}")
         assert [one.outcome for one in send_files(paths[1:2], peer, Speech(tries=2))] == ["stored"]
 
 
