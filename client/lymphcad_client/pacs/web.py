@@ -90,10 +90,10 @@ def check_web(client: Any, peer: WebPeer) -> None:
         client.search_for_studies(limit=1)
     except requests.HTTPError as error:
         status = status_of(error)
-        if status in (401, 403):
+        if status in (400, 401, 403):  # 400: nginx to a certificate that it does not know
             raise CommandError(
                 f"the PACS at {peer.url} does not let us in (HTTP {status}): set LYMPHCAD_PACS_TOKEN, or"
-                " LYMPHCAD_PACS_USER and LYMPHCAD_PACS_PASSWORD"
+                " LYMPHCAD_PACS_USER and LYMPHCAD_PACS_PASSWORD, or give a certificate that it knows with --tls-cert"
             ) from None
         if status in (404, 405):
             raise CommandError(
