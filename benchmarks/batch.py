@@ -84,7 +84,7 @@ def measure(bundle: Bundle, files: Files, settings: Settings) -> dict[str, Any]:
     dict
         ``bare``: ``images_s`` by way and requests in flight, medians over the rounds, ``limit``, the highest of them,
         and ``client_cpu_ms`` and ``server_cpu_ms`` an image there. ``score``, for each table: ``nodes_s``, in the
-        steady state, ``lowest_highest`` of it, ``ratio`` to the limit, ``whole_nodes_s`` of the long table with start and end,
+        steady state, ``lowest_highest`` of it, ``ratio`` to the limit, ``whole_nodes_s`` of the long table with all,
         ``client_cpu_ms`` and ``server_cpu_ms`` a node in the steady state. ``memory`` as `memory_of` returns it.
 
     Raises

@@ -282,3 +282,13 @@ def test_wrong_commands(study, tmp_path, capsys):
         _, error = run(capsys, *arguments, code=2)
         assert words in error
         assert error.count("\n") == 1
+
+
+def test_the_examples(orthanc, study, one, tmp_path, request):
+    examples = request.config.rootpath / "client" / "examples"
+    sent = [sys.executable, str(examples / "send_results.py"), str(study), orthanc.address]
+    said = subprocess.run(sent, capture_output=True, text=True, check=True).stdout
+    assert said.count("stored 0x0000") == SLICES
+    fetched = [sys.executable, str(examples / "fetch_study.py"), orthanc.web, one.StudyInstanceUID, str(tmp_path / "f")]
+    said = subprocess.run(fetched, capture_output=True, text=True, check=True).stdout
+    assert said.endswith(f"{len(list((tmp_path / 'f').iterdir()))} saved, 0 missing, {{}} refused\n")
