@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
+import re
 import socket
 import ssl
 import subprocess
 import sys
 import time
 from ipaddress import ip_address
+from pathlib import Path
 
 import pydicom
 import pytest
@@ -24,6 +26,7 @@ from lymphcad_client.pacs.receiving import (
     DOES_NOT_MATCH,
     DUPLICATE,
     OUT_OF_RESOURCES,
+    STORED,
     TOO_LARGE,
     NotSaved,
     file_name,
@@ -238,6 +241,13 @@ def test_every_class_and_transfer_syntax_is_accepted(tmp_path):
             assert sender.is_established
             sender.release()
         assert not associate(node.port, "1.2.840.10008.5.1.4.1.1.4").accepted_contexts  # MR
+
+
+def test_the_documentation_lists_them():
+    text = (Path(__file__).parents[3] / "docs" / "listen.md").read_text()
+    assert set(re.findall(r"\| ([0-9.]+) \|$", text, re.MULTILINE)) == {Verification, *STORAGE_CLASSES}
+    statuses = {int(code, 16) for code in re.findall(r"^\| ([0-9A-F]{4}) \|", text, re.MULTILINE)}
+    assert statuses == {STORED, DUPLICATE, OUT_OF_RESOURCES, DOES_NOT_MATCH, CANNOT_UNDERSTAND, TOO_LARGE}
 
 
 def test_who_may_call(tmp_path, ct, events):
