@@ -45,7 +45,7 @@ class Arrivals:
         self._in_hand: dict[int, str] = {}
         self._open: dict[Hashable, Brought] = {}
         self._last: dict[str, float] = {}
-        self._inputs: Counter[str] = Counter()
+        self._new: Counter[str] = Counter()
         self._all: Counter[str] = Counter()
 
     def begin(self, study: str) -> None:
@@ -53,7 +53,7 @@ class Arrivals:
         with self._lock:
             self._in_hand[threading.get_ident()] = study
 
-    def saved(self, association: Hashable, study: str, *, is_new: bool, is_input: bool) -> None:
+    def saved(self, association: Hashable, study: str, *, is_new: bool) -> None:
         """Say that it is saved.
 
         Parameters
@@ -64,8 +64,6 @@ class Arrivals:
             The study.
         is_new
             Whether it was not there before.
-        is_input
-            Whether it can change what is scored.
         """
         with self._lock:
             brought = self._open.setdefault(association, Brought())
@@ -73,7 +71,7 @@ class Arrivals:
             brought.new += is_new
             brought.same += not is_new
             self._last[study] = time.monotonic()
-            self._inputs[study] += is_new and is_input
+            self._new[study] += is_new
             self._all[study] += 1
             self._in_hand.pop(threading.get_ident(), None)
 
@@ -103,10 +101,10 @@ class Arrivals:
         with self._lock:
             return time.monotonic() - self._last[study] if study in self._last else math.inf
 
-    def inputs(self, study: str) -> int:
-        """Return how many objects of a study have come that can change what is scored; it only grows."""
+    def new(self, study: str) -> int:
+        """Return how many objects of a study have come that were not there; it only grows."""
         with self._lock:
-            return self._inputs[study]
+            return self._new[study]
 
     def all(self, study: str) -> int:
         """Return how many objects of a study have come, those included that were there; it only grows."""

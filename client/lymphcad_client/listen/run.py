@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lymphcad_client.listen.arrivals import Arrivals
 from lymphcad_client.listen.dispatcher import Dispatcher
 from lymphcad_client.listen.listener import Listener
-from lymphcad_client.listen.spool import Spool, is_result
+from lymphcad_client.listen.spool import Spool
 from lymphcad_client.pacs.storage_node import StorageNode
 
 if TYPE_CHECKING:
@@ -128,10 +128,7 @@ class Node:
         return self._spool.place(identity)
 
     def _stored(self, association: Any, saved: Saved) -> None:
-        identity = saved.identity
-        self._arrivals.saved(
-            association, self._spool.name(identity), is_new=saved.is_new, is_input=not is_result(identity)
-        )
+        self._arrivals.saved(association, self._spool.name(saved.identity), is_new=saved.is_new)
 
     def _refused(self, association: Any, refused: NotSaved) -> None:
         self._arrivals.refused(association, refused.reason)

@@ -46,7 +46,7 @@ def test_not_when_an_object_has_come_since_it_was_decided(spool):
     arrivals = Arrivals()
     seen = arrivals.all(STUDY)
     arrivals.begin(STUDY)
-    arrivals.saved("association", STUDY, is_new=False, is_input=True)
+    arrivals.saved("association", STUDY, is_new=False)
     arrivals.closed("association")
     assert not spool.remove(STUDY, arrivals, seen)
     assert spool.remove(STUDY, arrivals, arrivals.all(STUDY))

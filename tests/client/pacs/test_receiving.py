@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
+import os
 import re
 import socket
 import ssl
+import stat
 import subprocess
 import sys
+import threading
 import time
 from ipaddress import ip_address
 from pathlib import Path
@@ -109,6 +112,32 @@ def test_another_object_with_the_same_uid_is_refused(tmp_path, ct, change, synta
     assert status_of(reencoded(other, syntax), tmp_path) == DUPLICATE
     assert path.read_bytes() == file_bytes(ct)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_two_objects_with_one_uid_at_once_one_is_saved(tmp_path, ct, monkeypatch):
+    both_written, sync = threading.Barrier(2), os.fsync
+
+    def wait(number):
+        sync(number)
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            both_written.wait(20)
+
+    monkeypatch.setattr("os.fsync", wait)
+    results = []
+
+    def save_one(dataset):
+        try:
+            results.append(save(file_bytes(dataset), tmp_path).is_new)
+        except NotSaved as error:
+            results.append(error.status)
+
+    threads = [threading.Thread(target=save_one, args=[one]) for one in (ct, copy_of(ct, PixelSpacing=[1, 1]))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [True, DUPLICATE]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def lying(contents, tag, length):
