@@ -46,7 +46,8 @@ def score(
         str, typer.Option("--format", help="Tables that are written: csv, parquet, or both with a comma.")
     ] = "csv",
     dicom: Annotated[
-        str | None, typer.Option(help="DICOM results for the PACS: sr, sc, seg, several with commas.")
+        str | None,
+        typer.Option(help="DICOM results: sr (report), sc (pictures), pm (heatmaps); several with commas."),
     ] = None,
     overlays: Annotated[bool, typer.Option(help="Write a picture of each scored node.")] = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
@@ -65,11 +66,10 @@ def score(
     from lymphcad.images import ImageFinder
     from lymphcad_client.journal import Journal
     from lymphcad_client.opening import Choice
-    from lymphcad_client.outputs import Asked, write_outputs
+    from lymphcad_client.outputs import Asked, clear_outputs, write_outputs
     from lymphcad_client.overlay import Pictures
     from lymphcad_client.progress import progress
     from lymphcad_client.readers import open_readers
-    from lymphcad_client.results import RESULTS
     from lymphcad_client.table import SHOWN, results_table
     from lymphcad_client.table_run import Stop, score_table
 
@@ -87,11 +87,11 @@ def score(
         stack.callback(scorer.close)
         try:
             out.mkdir(parents=True, exist_ok=True)
-            (out / RESULTS).unlink(missing_ok=True)
         except OSError as error:
             raise CommandError(f"'{out}' cannot be made ({error.strerror}): name another folder with --out") from None
         made_for = {"bundle": scorer.digest, "overlays": overlays, "heatmaps": bool(asked.dicom)}
         journal = stack.enter_context(Journal(out, rows, made_for, resume=resume))
+        clear_outputs(out, anew=not journal.done())
         readers = stack.enter_context(open_readers(finder, scorer, choice, len(rows), jobs=jobs, dask=dask))
         pictures = Pictures(out, scorer.manifest, readers.workers) if overlays else None
         if edge is not None or len(servers) > 1:
@@ -111,13 +111,13 @@ def score(
                 f"stopped after {sum(counts.values())} of {len(rows)} nodes, which are kept: the same command with"
                 " --resume goes on"
             )
-        write_outputs(journal, asked, finder, scorer, out, console)
+        without = write_outputs(journal, asked, finder, scorer, out, console)
         shown = [result for _, (_, result, _) in zip(range(SHOWN), journal.results(), strict=False)]
     if json_output:
         typer.echo(json.dumps({"n": len(rows), **counts}))
     else:
         results_table(Console(), shown, len(rows), out)
-    if counts["scored"] < len(rows):
+    if counts["scored"] < len(rows) or without:
         raise typer.Exit(SOME_NOT_SCORED)
 
 

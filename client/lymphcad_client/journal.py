@@ -101,6 +101,7 @@ class Journal:
 
     def done(self) -> set[int]:
         """Return the numbers, from 1, of the nodes that need not be scored again: all but those that failed."""
+        self.commit()
         with self._speaking():
             return {number for (number,) in self._database.execute("SELECT number FROM node WHERE status != 'failed'")}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lymphcad.errors import CommandError
-from lymphcad_client.results import write_finished
+from lymphcad_client.results import RESULTS, write_finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from lymphcad_client.journal import Journal
     from lymphcad_client.scorer import Scorer
 
+Kind = Literal["sr", "sc", "pm"]
+Word = TypeVar("Word", bound=str)
+PARQUET, DICOM_FOLDER = "results.parquet", "dicom"
 FORMATS = ("csv", "parquet")
-KINDS = ("sr", "sc", "seg")
+KINDS: tuple[Kind, ...] = ("sr", "sc", "pm")
+"""As in `lymphcad_client.dicom.study`, which needs an extra."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Asked:
     """
 
     formats: tuple[str, ...]
-    dicom: tuple[str, ...]
+    dicom: tuple[Kind, ...]
 
     @classmethod
     def parse(cls, formats: str, dicom: str | None) -> Asked:
@@ -50,9 +55,33 @@ class Asked:
         return cls(_words("--format", formats, FORMATS), _words("--dicom", dicom, KINDS) if dicom is not None else ())
 
 
+def clear_outputs(out: Path, *, anew: bool) -> None:
+    """Remove what an earlier run left that is not true any more.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    anew
+        Whether this run begins with its first node; then DICOM results go as well, for they would be sent with its own.
+
+    Raises
+    ------
+    CommandError
+        If the folder cannot be written to.
+    """
+    try:
+        for name in (RESULTS, PARQUET):
+            (out / name).unlink(missing_ok=True)
+        if anew and (out / DICOM_FOLDER).is_dir():
+            shutil.rmtree(out / DICOM_FOLDER)
+    except OSError as error:
+        raise CommandError(f"'{out}' cannot be written to ({error.strerror}): name another folder with --out") from None
+
+
 def write_outputs(
     journal: Journal, asked: Asked, finder: ImageFinder, scorer: Scorer, out: Path, console: Console
-) -> None:
+) -> int:
     """Write what was asked for, from a journal that has every node.
 
     Parameters
@@ -70,11 +99,17 @@ def write_outputs(
     console
         For progress, and for what has no DICOM result.
 
+    Returns
+    -------
+    int
+        How many scored nodes have no DICOM result though one was asked for.
+
     Raises
     ------
     CommandError
         If the folder cannot be written to.
     """
+    without = 0
     if "parquet" in asked.formats:
         from lymphcad_client.parquet import write_parquet
 
@@ -82,18 +117,20 @@ def write_outputs(
     if asked.dicom:
         from lymphcad_client.dicom_outputs import write_dicom
 
-        write_dicom(journal, asked.dicom, finder, scorer, out, console)
+        without = write_dicom(journal, asked.dicom, finder, scorer, out, console)
     # Last: where it stands, everything else does.
     if "csv" in asked.formats:
         write_finished(_rows(journal), out)
+    return without
 
 
 def _rows(journal: Journal) -> Iterator[tuple[Result, str]]:
     return ((result, picture) for _, result, picture in journal.results())
 
 
-def _words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-    if not words or not set(words) <= set(known):
+def _words(option: str, text: str, known: tuple[Word, ...]) -> tuple[Word, ...]:
+    said = {word.strip() for word in text.split(",") if word.strip()}
+    words = tuple(word for word in known if word in said)
+    if not words or len(words) < len(said):
         raise CommandError(f"{option} {text!r} is not known: name one or more of {', '.join(known)}, with commas")
     return words

@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from lymphcad import RESEARCH_USE_ONLY
 from lymphcad.errors import CommandError
+from lymphcad_client.outputs import PARQUET
 from lymphcad_client.results import COLUMNS
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from lymphcad_client.batch import Result
 
-PARQUET = "results.parquet"
 _NUMBERS = ("row", "col", "probability", "threshold")
 _GROUP = 10_000
 """Rows that are held and written at once."""

@@ -183,7 +183,9 @@ class Servers:
                     return server, server.scorer
                 left = self._last_answer + self._patience - time.monotonic()
                 if not others or left <= 0:
-                    raise why or next(server.why for server in (others or self._servers) if server.why is not None)
+                    # What keeps a server away now says more than what the node met when it was tried.
+                    said = [server.why for server in others if server.why is not None]
+                    raise said[0] if said else why or ServerError(Reason.SERVER_AWAY, "no server was asked")
                 self._changed.wait(left)
 
     def _answered(self, server: _Server) -> None:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from lymphcad_client.dicom.source import Plane, SourceImage
 
 SERIES_NUMBER = 9473
-_LEVELS = 256
+_LARGEST = 65535
+_STEP = _LARGEST // 255
+"""Between two levels of the heatmap: spread over all 16 bits, they look right in viewers that find no window, too."""
 
 
 def make_heatmap(node: ScoredNode, source: SourceImage, plane: Plane, maker: Maker) -> ParametricMap:
@@ -39,7 +41,8 @@ def make_heatmap(node: ScoredNode, source: SourceImage, plane: Plane, maker: Mak
     Returns
     -------
     highdicom.pm.ParametricMap
-        One frame of uint16 [S, S], 0 to 255, `manifest.preprocess.field_of_view_mm` wide and high around the node.
+        One frame of uint16 [S, S], `manifest.preprocess.field_of_view_mm` wide and high around the node: the heatmap's
+        levels times 257.
         Real world values are evidence for metastasis, in logits (PS3.3, C.7.6.16.2.11).
     """
     size = node.finding.heatmap.shape[0]
@@ -51,13 +54,13 @@ def make_heatmap(node: ScoredNode, source: SourceImage, plane: Plane, maker: Mak
     image.SOPClassUID = CTImageStorage  # so that highdicom asks for no functional groups; the references follow below
     made = ParametricMap(
         source_images=[image],
-        pixel_array=node.finding.heatmap.astype(np.uint16),
+        pixel_array=node.finding.heatmap.astype(np.uint16) * np.uint16(_STEP),
         series_instance_uid=series_uid("pm", source.study_instance_uid, maker.digest, plane.frame_of_reference_uid),
         sop_instance_uid=result_uid("pm", node, source, maker.digest),
         instance_number=source.number,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_evidence(maker.manifest.evidence_scale)],
-        voi_lut_transformations=[hd.VOILUTTransformation(window_center=_LEVELS / 2, window_width=_LEVELS)],
+        voi_lut_transformations=[hd.VOILUTTransformation(window_center=(_LARGEST + 1) / 2, window_width=_LARGEST + 1)],
         content_label="EVIDENCE",
         content_description="Evidence for metastasis of a lymph node",
         pixel_measures=hd.PixelMeasuresSequence(pixel_spacing=(step_mm, step_mm), slice_thickness=source.thickness_mm),
@@ -82,8 +85,8 @@ def _evidence(scale: float) -> RealWorldValueMapping:
         lut_label="EVIDENCE",
         lut_explanation=f"Evidence for metastasis, logits, 0 to {scale:.6g} (or more)",
         unit=codes.UCUM.NoUnits,
-        value_range=(0, _LEVELS - 1),
-        slope=scale / (_LEVELS - 1),
+        value_range=(0, _LARGEST),
+        slope=scale / _LARGEST,
         intercept=0.0,
         quantity_definition=codes.DCM.ClassActivation,
     )

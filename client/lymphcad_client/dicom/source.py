@@ -57,6 +57,8 @@ _ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _TIME = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9](\.[0-9]{1,6})?)?)?")
 _MISSPELT = re.compile(r"ISO[ _-]?(2022)?[ _-]?IR[ _-]?([0-9]+)")
+_TOLERANCE = 0.01
+_FARTHEST_MM = 1e5
 UNDATED = datetime(1900, 1, 1)
 """Stands for the date of an image without any, where an object must have one."""
 
@@ -297,7 +299,7 @@ def _lossy(elements: Any) -> Dataset:
 
 
 def _plane(elements: Any, groups: fg.FrameGroups, *, single: bool) -> Plane | None:
-    """Return the plane of a frame; None if the file does not say all of it.
+    """Return the plane of a frame; None if the file does not say all of it, or something that cannot be.
 
     `single` is whether the file says it for this very frame.
     """
@@ -305,11 +307,16 @@ def _plane(elements: Any, groups: fg.FrameGroups, *, single: bool) -> Plane | No
     position = decimals(groups.macro(fg.PLANE_POSITION), _POSITION) or ()
     orientation = decimals(groups.macro(fg.PLANE_ORIENTATION), _ORIENTATION) or ()
     spacing = decimals(groups.macro(fg.PIXEL_MEASURES), _SPACING) or ()
-    numbers = (*position, *orientation, *spacing)
-    if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or not all(map(math.isfinite, numbers)):
-        return None
     if not single or not _UID.fullmatch(reference) or len(reference) > 64:
+        return None
+    if (len(position), len(orientation), len(spacing)) != (3, 6, 2):
         return None
     x, y, z = position
     a, b, c, d, e, f = orientation
+    square = math.isclose(math.hypot(a, b, c), 1, abs_tol=_TOLERANCE) and abs(a * d + b * e + c * f) <= _TOLERANCE
+    if not square or not math.isclose(math.hypot(d, e, f), 1, abs_tol=_TOLERANCE):
+        return None
+    # A comparison with what is not a number is false.
+    if not all(abs(at) <= _FARTHEST_MM for at in position) or not all(0 < mm <= _FARTHEST_MM for mm in spacing):
+        return None
     return Plane(reference, (x, y, z), (a, b, c, d, e, f), (spacing[0], spacing[1]))

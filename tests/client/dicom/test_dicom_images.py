@@ -55,7 +55,8 @@ def test_the_heatmap_is_evidence_in_logits(results, phantom, bundle):
     for node in phantom:
         heat = hd.pm.sop.pmread(results[f"heatmap-{node.number:06d}.dcm"])
         stored = heat.get_frame(1, apply_real_world_transform=False)
-        assert np.array_equal(stored, node.finding.heatmap)
+        assert np.array_equal(stored, node.finding.heatmap.astype(int) * 257)
+        assert stored.max() == 65535
         evidence = heat.get_frame(1, apply_real_world_transform=True)
         assert evidence.max() == pytest.approx(bundle.manifest.evidence_scale)
         assert evidence == pytest.approx(node.finding.heatmap / 255 * bundle.manifest.evidence_scale)

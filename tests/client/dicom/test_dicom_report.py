@@ -138,6 +138,30 @@ def test_without_a_place_in_the_patient_the_point_is_on_the_image(keyword, ct, s
     assert [line for path in paths for line in errors(path)] == []
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("FrameOfReferenceUID", "1.2.x"),
+        ("ImagePositionPatient", "1\\2"),
+        ("ImagePositionPatient", "1e300\\2\\3"),
+        ("ImagePositionPatient", "1\\2\\nan"),
+        ("ImageOrientationPatient", "1\\0\\0\\1\\0\\0"),
+        ("ImageOrientationPatient", "0\\0\\0\\0\\1\\0"),
+        ("ImageOrientationPatient", "1\\0\\0\\0\\2\\0"),
+        ("PixelSpacing", "0\\0"),
+        ("PixelSpacing", "0.5"),
+        ("PixelSpacing", "0.5\\inf"),
+    ],
+)
+def test_a_place_that_cannot_be_is_none(keyword, value, ct, save, scored, written, tmp_path):
+    ct.add_new(keyword, "LO", value)
+    told = []
+    (path,) = written([scored(1, save(ct), 60, 70)], tmp_path / "out", ["sr", "pm"], tell=told.append)
+    assert len(told) == 1
+    (group,) = groups_of(read(path))
+    assert group.roi.value.tolist() == [[70.5, 60.5]]
+
+
 def test_a_point_on_a_frame_names_it(enhanced, save, scored, written, tmp_path):
     del enhanced.FrameOfReferenceUID
     (path,) = written([scored(1, save(enhanced), 60, 70, frame=2)], tmp_path / "out", ["sr"])
