@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from lymphcad_client.dicom.study import Kind
     from lymphcad_client.listen.arrivals import Brought
-    from lymphcad_client.listen.dispatcher import Answer, Delivery
+    from lymphcad_client.listen.dispatcher import Delivery
     from lymphcad_client.listen.listener import Event
     from lymphcad_client.pacs.receiving import Identity, NotSaved, Saved
+    from lymphcad_client.pacs.sending import Sent
     from lymphcad_client.scorer import Scorer
 
 
@@ -51,7 +52,7 @@ class Node:
         self,
         spool: Spool,
         scorer: Scorer,
-        send: Callable[[Sequence[Path]], Iterable[Answer]],
+        send: Callable[[Sequence[Path]], Iterable[Sent]],
         report: Callable[[Event | Delivery | Brought | str], None],
         *,
         port: int,

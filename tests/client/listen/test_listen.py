@@ -16,11 +16,11 @@ from listening import (
     LABELS,
     annotation,
     associate,
-    dicom_send,
     file_bytes,
     listening,
     marked_study,
     other_study,
+    send_to,
     store,
     wait_for,
 )
@@ -70,10 +70,10 @@ def empty(pacs):
     return pacs
 
 
-@pytest.fixture
-def to():
+@pytest.fixture(params=["C-STORE"])
+def to(request):
     """Return a function that returns what stores files at a PACS."""
-    return lambda pacs: dicom_send(pacs.dicom)
+    return lambda pacs: send_to(pacs.web if request.param == "STOW-RS" else pacs.address)
 
 
 @pytest.fixture
@@ -101,6 +101,7 @@ def values_in(report):
     return found
 
 
+@pytest.mark.parametrize("to", ["C-STORE", "STOW-RS"], indirect=True)
 def test_a_study_goes_from_the_pacs_through_the_node_and_its_results_back(tmp_path, empty, scorer, whole, to):
     for one in (*whole.cts, whole.sr):
         empty.put(file_bytes(one))
@@ -202,6 +203,34 @@ def test_results_wait_for_a_pacs_that_is_away(tmp_path, scorer, marked, to, shor
             assert results_in(pacs, marked.uid)
             assert results_in(pacs, other.uid)
     assert not any((tmp_path / "node" / "results").iterdir())
+
+
+@pytest.mark.parametrize("wrong", ["failed", "fault"])
+def test_one_object_that_cannot_be_stored_now_keeps_no_other_waiting(
+    tmp_path, empty, scorer, marked, to, short_pauses, wrong
+):
+    other, good = other_study(marked, 7), to(empty)
+    left = 2
+
+    def send(paths):
+        nonlocal left
+        if left and pydicom.dcmread(paths[0]).StudyInstanceUID == marked.uid:
+            left -= 1
+            if wrong == "fault":
+                raise ZeroDivisionError("with a patient's name in it")
+            return [SimpleNamespace(outcome="failed", status="0xA700"), *list(good(paths))[1:]]
+        return good(paths)
+
+    with listening(tmp_path, scorer, send) as node:
+        store(node.port, [*marked.cts, marked.sr])
+        first = node.wait("Delivery", "later")[0]
+        store(node.port, [*other.cts, other.sr])
+        node.wait("Delivery", "stored", 2)
+    assert first.codes == {"0xA700" if wrong == "failed" else "fault in the program, ZeroDivisionError": 1}
+    later = node.of("Delivery", "later")
+    assert [one.again_s for one in later] == [0.1, 0.2]
+    assert results_in(empty, marked.uid)
+    assert results_in(empty, other.uid)
 
 
 def test_what_the_pacs_does_not_want_is_kept(tmp_path, scorer, marked):
