@@ -122,10 +122,9 @@ def undisturbed(tmp_path_factory, pacs, marked):
     [
         ("os.rename", r"received/\w+/\.part-", 5),
         ("open", r"results/\.\w+-part/study\.json", 1),
-        ("open", r"results/\w+/dicom/\w+/sr\.dcm", 1),
         ("os.rename", r"results/\w+\|.*stored/\w+$", 1),
     ],
-    ids=["received", "scored", "sending", "sent"],
+    ids=["received", "scored", "sent"],
 )
 def test_killed(tmp_path, pacs, marked, undisturbed, event, pattern, number):
     for study in pacs.get("/studies"):
