@@ -12,6 +12,7 @@ from pydicom.uid import ComprehensiveSRStorage, CTImageStorage
 
 from lymphcad.errors import CommandError
 
+ASSOCIATION = threading.current_thread()
 STUDY = Spool.name(Identity("", "", "1.2.3", ""))
 
 
@@ -46,8 +47,8 @@ def test_not_when_an_object_has_come_since_it_was_decided(spool):
     arrivals = Arrivals()
     seen = arrivals.all(STUDY)
     arrivals.begin(STUDY)
-    arrivals.saved("association", STUDY, is_new=False)
-    arrivals.closed("association")
+    arrivals.saved(ASSOCIATION, STUDY, is_new=False)
+    arrivals.closed(ASSOCIATION)
     assert not spool.remove(STUDY, arrivals, seen)
     assert spool.remove(STUDY, arrivals, arrivals.all(STUDY))
 
@@ -63,10 +64,21 @@ def test_what_was_not_acknowledged_goes_at_the_start(spool, tmp_path):
 
 def test_a_refused_object_of_an_association_that_brought_nothing_else():
     arrivals = Arrivals()
-    arrivals.refused("association", "truncated")
-    brought = arrivals.closed("association")
+    arrivals.refused(ASSOCIATION, "truncated")
+    brought = arrivals.closed(ASSOCIATION)
     assert (brought.new, brought.same, brought.refused) == (0, 0, {"truncated": 1})
-    assert arrivals.closed("association") is None
+    assert arrivals.closed(ASSOCIATION) is None
+
+
+def test_a_study_does_not_wait_for_an_association_whose_thread_is_dead():
+    arrivals, association = Arrivals(), threading.Thread(target=int)
+    arrivals.begin(STUDY)
+    arrivals.saved(ASSOCIATION, STUDY, is_new=True)
+    assert arrivals.quiet_s(STUDY) == 0
+    arrivals.closed(ASSOCIATION)
+    arrivals.begin(STUDY)
+    arrivals.saved(association, STUDY, is_new=True)
+    assert arrivals.quiet_s(STUDY) > 0
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -350,6 +351,29 @@ def test_rubbish_on_the_port_keeps_nobody_from_sending(tmp_path, ct, capfd):
                     pass
         for one in open_ones:
             one.close()
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def element(number, value):
+    return struct.pack("<HHL", 0, number, len(value)) + value
+
+
+@pytest.mark.parametrize(
+    "command",
+    [b"\xff" * 60, element(0x100, b"\x77\x77") + element(0x800, b"\1\1"), element(2, b"1.2\0")],
+    ids=["rubbish", "unknown", "no command"],
+)
+def test_a_command_that_is_none_ends_its_association_and_what_came_before_is_there(
+    tmp_path, ct, events, capfd, command
+):
+    with StorageNode(0, "NODE", tmp_path, **events.options()) as node:
+        sender = associate(node.port)
+        assert sender.send_c_store(ct).Status == 0
+        message = struct.pack(">LBB", len(command) + 2, 1, 3) + command
+        sender.dul.socket.socket.sendall(b"\x04\0" + struct.pack(">L", len(message)) + message)
+        wait_for(lambda: events.closed)
+        wait_for(lambda: not sender.is_established)
+    assert len(events.stored) == 1
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
