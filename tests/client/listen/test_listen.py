@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -33,7 +36,7 @@ from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
 from lymphcad.bundle import Bundle
 from lymphcad.dicom import read_slice
-from lymphcad.errors import Reason, ServerError
+from lymphcad.errors import CommandError, LymphcadError, Reason, ServerError
 
 pytest.importorskip("highdicom")
 
@@ -268,6 +271,46 @@ def test_what_was_stored_goes_with_its_study(tmp_path, empty, scorer, marked, to
         node.wait("Event", "removed")
         wait_for(lambda: not any((tmp_path / "stored").iterdir()))
     assert results_in(empty, marked.uid)
+
+
+def test_results_are_stored_of_a_study_that_is_gone(tmp_path, empty, scorer, marked, to, short_pauses):
+    good, is_there = to(empty), threading.Event()
+
+    def send(paths):
+        if not is_there.is_set():
+            raise LymphcadError("made for the test")
+        return good(paths)
+
+    with listening(tmp_path, scorer, send, keep_s=0.3) as node:
+        store(node.port, [*marked.cts, marked.sr])
+        node.wait("Event", "removed")
+        assert not node.of("Delivery", "stored")
+        is_there.set()
+        node.wait("Delivery", "stored")
+    assert results_in(empty, marked.uid)
+    assert not any((tmp_path / "stored").iterdir())
+
+
+def test_a_study_grows_old_over_restarts(tmp_path, scorer, marked):
+    with listening(tmp_path, scorer, nothing_sent) as node:
+        store(node.port, marked.cts[:1])
+        node.wait("Event", "waiting")
+    for path in tmp_path.glob("received/*/*"):
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600))
+    with listening(tmp_path, scorer, nothing_sent) as node:
+        node.wait("Event", "removed")
+
+
+def test_a_node_that_cannot_go_on_ends(tmp_path, scorer, marked):
+    def send(paths):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with listening(tmp_path, scorer, send) as node:
+        store(node.port, [*marked.cts, marked.sr])
+        with node.changed:
+            assert node.changed.wait_for(lambda: node.fault, 60)
+    assert isinstance(node.fault, CommandError)
+    assert "Input/output error" in str(node.fault)
 
 
 class FailsOnce:
