@@ -182,7 +182,10 @@ def _suboperations(answers: Any, found: Fetched, advance: Callable[[int], None])
                 " --method move that it knows our AE title, address and port"
             )
     if status is None:
-        raise CommandError("the PACS stopped answering: the same command goes on with what is missing")
+        raise CommandError(
+            "the PACS ended the association without an answer: check that it knows our AE title (--calling-aet), with"
+            " --method move also our address and port; the same command goes on with what is missing"
+        )
 
 
 def _counting(folder: Path, found: Fetched) -> Callable[[Any], int]:

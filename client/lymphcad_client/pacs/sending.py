@@ -74,7 +74,8 @@ def send_files(paths: Sequence[Path], peer: Peer, speech: Speech) -> Iterator[Se
     """Store files at a PACS, one after the other; safe to repeat, for an object's UIDs are its own.
 
     An object that the PACS could not take just now (out of resources, a lost connection, HTTP 503) is sent again
-    after a pause that doubles, `Speech.tries` times in all. If a connection cannot be had by then, what is left fails with it.
+    after a pause that doubles, `Speech.tries` times in all. If a connection cannot be had by then, what is left fails
+    with it.
 
     Parameters
     ----------

@@ -56,4 +56,8 @@ class WebStore:
         failed = answer.get("FailedSOPSequence") or []
         if failed:
             return Sent(one.path, "refused", f"0x{int(failed[0].get('FailureReason', 0)):04X}")
+        named = {str(item.get("ReferencedSOPInstanceUID")) for item in answer.get("ReferencedSOPSequence") or []}
+        if one.sop_instance not in named:
+            # Neither stored nor refused: so answers an Orthanc whose disk is full (1.10).
+            raise TryAgain("not_named")
         return Sent(one.path, "stored")

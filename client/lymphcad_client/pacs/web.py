@@ -21,6 +21,13 @@ TRANSIENT = frozenset({408, 425, 429, 502, 503, 504, 507})
 """HTTP statuses after which the same request may succeed (RFC 9110; 507: the disk is full)."""
 
 
+class _Session(requests.Session):
+    def merge_environment_settings(self, *arguments: Any, **named: Any) -> Any:
+        """Have the authority that was named win over REQUESTS_CA_BUNDLE, which wins by itself."""
+        settings = super().merge_environment_settings(*arguments, **named)
+        return settings if self.verify is True else {**settings, "verify": self.verify}
+
+
 def open_web(peer: WebPeer, speech: Speech) -> Any:
     """Return a client of a DICOMweb service.
 
@@ -40,7 +47,7 @@ def open_web(peer: WebPeer, speech: Speech) -> Any:
         If the environment's credentials are not whole.
     """
     token, user = credentials()
-    session = requests.Session()
+    session = _Session()
     session.verify = True if speech.ca is None else str(speech.ca)
     if speech.cert is not None:
         session.cert = (str(speech.cert), str(speech.key))
@@ -83,10 +90,10 @@ def check_web(client: Any, peer: WebPeer) -> None:
         client.search_for_studies(limit=1)
     except requests.HTTPError as error:
         status = status_of(error)
-        if status in (401, 403):
+        if status in (400, 401, 403):  # 400: nginx to a certificate that it does not know
             raise CommandError(
                 f"the PACS at {peer.url} does not let us in (HTTP {status}): set LYMPHCAD_PACS_TOKEN, or"
-                " LYMPHCAD_PACS_USER and LYMPHCAD_PACS_PASSWORD"
+                " LYMPHCAD_PACS_USER and LYMPHCAD_PACS_PASSWORD, or give a certificate that it knows with --tls-cert"
             ) from None
         if status in (404, 405):
             raise CommandError(
