@@ -113,10 +113,8 @@ class Dispatcher:
                     (refused if sent.outcome == "refused" else failed)[sent.status] += 1
         except LymphcadError:
             failed[_AWAY] += 1
-        except OSError:
-            raise
         except Exception as error:  # noqa: BLE001 - results that meet a fault of ours must not keep the others waiting
-            failed[f"fault in the program, {type(error).__name__}"] += 1
+            failed[f"fault: {type(error).__name__}"] += 1
         if not failed:
             self._later.pop(name, None)
             status: Status = "refused" if refused else "stored"
