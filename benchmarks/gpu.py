@@ -21,6 +21,7 @@ import onnxruntime
 import torch
 from lymphcad_export.plan.comparison import compare
 from lymphcad_export.plan.gpu import this_gpu
+from lymphcad_export.scores import CUDA, open_session
 from lymphcad_train.networks import CamNetwork, as_served
 from lymphcad_train.training import WEIGHTS
 from lymphcad_train.weights import load_weights
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 8, 64)
 OUTPUTS = ("LOGITS", "MAPS")
-CUDA = "CUDAExecutionProvider"
 _WARM_UP = 10
 
 
@@ -52,10 +52,7 @@ class Graph:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        providers = [(CUDA, {"use_tf32": "0"})]
-        self._session = onnxruntime.InferenceSession(bundle.cnn("fp16"), providers=providers)
-        if CUDA not in self._session.get_providers():
-            raise SystemExit("ONNX Runtime cannot use the GPU: install onnxruntime-gpu for the CUDA version of torch")
+        self._session = open_session(bundle.cnn("fp16"), CUDA)
         # The answer is waited for by who asks, as with torch.
         self._options = onnxruntime.RunOptions()
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
