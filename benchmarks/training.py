@@ -95,7 +95,7 @@ def bare(settings: Settings, steps: int) -> float:
         network.zero_grad()
         with torch.autocast(device(), torch.bfloat16, enabled=precision() == "bf16-mixed"):
             logits = network(crop)[0]
-        torch.nn.functional.cross_entropy(logits.float(), labels).backward()
+        torch.nn.functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
     synchronize()
     return steps * settings.batch / (time.perf_counter() - start)
 

@@ -89,7 +89,7 @@ def test_predictions_are_those_of_the_saved_weights(trained_run):
 
 def test_what_is_recorded_is_scored_without_tf32_and_training_keeps_it(trained_run, monkeypatch):
     convolutions = torch.backends.cudnn.conv
-    monkeypatch.setattr(convolutions, "fp32_precision", "tf32")  # as it is by default
+    convolutions.fp32_precision = "tf32"  # as it is by default
     seen, forward = [], CamNetwork.forward
 
     def spied(self, crop):
