@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -37,16 +38,28 @@ def free_port():
 class Orthanc:
     """An Orthanc in a folder; keeps what it stores over `stop` and `start`.
 
-    More of its configuration can be given, e.g. ``MaximumStorageSize=1``; ``lua`` is a script.
+    More of its configuration can be given, e.g. ``MaximumStorageSize=1``; ``lua`` is a script; ``user`` is its only
+    user, ``name:password``; with ``tls``, a folder of `certificates`, its DICOM port wants TLS. For HTTP there is
+    `https_before`: Debian's Orthanc dies of its first HTTPS request (1.10.1 with OpenSSL 3).
     """
 
     aet = "ORTHANC"
 
-    def __init__(self, folder, *, lua="", **config):
+    def __init__(self, folder, *, lua="", user=None, tls=None, **config):
         need_orthanc()
         self.folder = folder
         folder.mkdir(parents=True)
         self.http, self.dicom = free_port(), free_port()
+        self.user, self.tls = user, tls
+        if user is not None:
+            config |= {"AuthenticationEnabled": True, "RegisteredUsers": dict([user.split(":")])}
+        if tls is not None:
+            config |= {
+                "DicomTlsEnabled": True,
+                "DicomTlsCertificate": str(tls / "orthanc.crt"),
+                "DicomTlsPrivateKey": str(tls / "orthanc.key"),
+                "DicomTlsTrustedCertificates": str(tls / "ca.crt"),
+            }
         scripts = []
         if lua:
             (folder / "script.lua").write_text(lua)
@@ -92,7 +105,7 @@ class Orthanc:
 
     @property
     def address(self):
-        return f"dicom://{self.aet}@127.0.0.1:{self.dicom}"
+        return f"{'dicom' if self.tls is None else 'dicom+tls'}://{self.aet}@127.0.0.1:{self.dicom}"
 
     def start(self):
         log = (self.folder / "log.txt").open("a")
@@ -124,6 +137,8 @@ class Orthanc:
     def request(self, method, path, body=None):
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, method=method)
+        if self.user is not None:
+            request.add_header("Authorization", f"Basic {base64.b64encode(self.user.encode()).decode()}")
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.read()
 
@@ -152,4 +167,62 @@ class Orthanc:
         return json.loads(self.request("POST", "/modalities/peer/store", {"Resources": resources, "Synchronous": True}))
 
 
-__all__ = ["Orthanc", "free_port", "need_orthanc"]
+def certificates(folder):
+    """Write an authority's certificate, and one with its key for Orthanc and one for us, both signed by it."""
+    folder.mkdir(parents=True)
+
+    def run(words):
+        subprocess.run(["openssl", *words.split()], cwd=folder, check=True, capture_output=True)
+
+    run("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost")
+    for name in ("orthanc", "us"):
+        run(f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
+        run(f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out {name}.crt")
+    return folder
+
+
+_NGINX = """
+daemon off; pid {folder}/pid; error_log {folder}/error.log;
+events {{}}
+http {{
+  access_log off; client_max_body_size 0; proxy_request_buffering off; proxy_buffering off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port} ssl;
+    ssl_certificate {tls}/orthanc.crt; ssl_certificate_key {tls}/orthanc.key;
+    ssl_client_certificate {tls}/ca.crt; ssl_verify_client on;
+    location / {{ proxy_pass {to}; }}
+  }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def https_before(orthanc, folder):
+    """Yield the address of DICOMweb by a real nginx with TLS, which wants a client's certificate, too."""
+    if shutil.which("nginx") is None:
+        if "CI" in os.environ:
+            pytest.fail("no nginx: apt-get install nginx-light")
+        pytest.skip("no nginx")
+    folder.mkdir()
+    port = free_port()
+    config = folder / "nginx.conf"
+    config.write_text(_NGINX.format(folder=folder, port=port, tls=orthanc.tls, to=orthanc.url))
+    process = subprocess.Popen(["nginx", "-c", str(config), "-e", str(folder / "error.log")])
+    try:
+        end = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        yield f"https://127.0.0.1:{port}/dicom-web"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+__all__ = ["Orthanc", "certificates", "free_port", "https_before", "need_orthanc"]

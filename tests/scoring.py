@@ -30,7 +30,7 @@ def finished(table, out, *options, code=0):
     return said, error
 
 
-def journalled(out):
+def journalled(out, status="%"):
     """Return how many nodes the journal of a run has that goes on: the run has it locked, so a copy is looked at."""
     with tempfile.TemporaryDirectory() as folder:
         for name in (JOURNAL, f"{JOURNAL}-wal"):
@@ -38,7 +38,7 @@ def journalled(out):
                 shutil.copy(out / name, folder)
         with contextlib.closing(sqlite3.connect(Path(folder) / JOURNAL)) as database:
             try:
-                return database.execute("SELECT count(*) FROM node").fetchone()[0]
+                return database.execute("SELECT count(*) FROM node WHERE status LIKE ?", (status,)).fetchone()[0]
             except sqlite3.Error:  # it has no tables yet, or was copied while it was written
                 return 0
 

@@ -67,7 +67,7 @@ def open_readers(
     nodes
         How many nodes the table has.
     jobs
-        Processes; if None, none for a short table or where this process scores, else one for two cores, 8 at most.
+        Processes; if None, none for a short table or where this process scores, else one for each core, 8 at most.
     dask
         Address of a Dask scheduler whose workers read and score.
 
@@ -82,7 +82,7 @@ def open_readers(
         If the Dask cluster cannot be used.
     """
     if jobs is None:
-        jobs = 0 if nodes < _FEW or choice.edge is not None else min(max(cores() // 2, 1), _MOST)
+        jobs = 0 if nodes < _FEW or choice.edge is not None else min(cores(), _MOST)
     with ExitStack() as stack:
         workers = stack.enter_context(Workers(jobs)) if jobs else None
         if dask is not None:

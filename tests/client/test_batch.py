@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import threading
 import time
 import weakref
+from dataclasses import replace
 
+import grpc
 import numpy as np
 import psutil
 import pytest
 from lymphcad_client.batch import score_nodes
 from lymphcad_client.table import SHOWN
+from lymphcad_serve.repository import Target, write_repository
+from lymphcad_serve.server import Server, free_ports
 from PIL import Image
 from pydicom.data import get_testdata_file
 from scoring import finished, journalled, limit_files, rows_of, start, wait_for_nodes
+from tritonclient.grpc import service_pb2 as messages
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from watching import place_of
 
 from lymphcad.bundle import Manifest, Preprocess
@@ -107,6 +114,16 @@ def test_closing_stops_what_has_not_begun(two_images, tmp_path):
     assert len(scorer.scored) == done
 
 
+def answered(address):
+    """Return how many nodes a server has answered."""
+    with grpc.insecure_channel(address.removeprefix("grpc://")) as channel:
+        asked = messages.ModelStatisticsRequest(name="lymph_node")
+        return sum(
+            one.inference_stats.success.count
+            for one in GRPCInferenceServiceStub(channel).ModelStatistics(asked).model_stats
+        )
+
+
 def children(process):
     return psutil.Process(process.pid).children(recursive=True)
 
@@ -190,10 +207,36 @@ def test_stopped_in_the_middle(probe_server, table, tmp_path, number):
     assert not (out / "results.csv").exists()
     _, error = finished(nodes, out, *options, code=2)
     assert f"({kept} of 3000 nodes): go on with --resume" in error
+    before = answered(probe_server)
     finished(nodes, out, *options, "--resume")
+    assert answered(probe_server) - before == 3000 - kept  # and no node twice
     rows = rows_of(out)
     assert [row[3] for row in rows] == [f"n{number}" for number in range(3000)]
     assert {row[4] for row in rows} == {"scored"}
+
+
+@pytest.mark.server
+def test_stopped_while_no_server_answers(probe_bundle, table, tmp_path):
+    """Nodes that wait for a server are not done: they are neither scored nor failed."""
+    models = tmp_path / "models"
+    write_repository(probe_bundle, models, Target.EMBEDDED)
+    out, nodes = tmp_path / "out", table(3000)
+    with Server(models, free_ports()) as server:
+        process = start(nodes, out, "--server", server.address, "--no-overlays")
+        wait_for_nodes(process, out, 100)
+        os.killpg(server.pid, signal.SIGKILL)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+        assert process.returncode == 130
+        kept = journalled(out)
+        assert f"stopped after {kept} of 3000 nodes" in error
+        assert not journalled(out, "failed")
+        finished(nodes, out, "--server", server.address, "--resume", "--no-overlays", code=2)  # there is none
+    ports = replace(free_ports(), grpc=int(server.address.rpartition(":")[2]))
+    with Server(models, ports):
+        finished(nodes, out, "--server", server.address, "--resume", "--no-overlays")
+    assert {row[4] for row in rows_of(out)} == {"scored"}
 
 
 @pytest.mark.server

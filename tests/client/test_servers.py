@@ -110,6 +110,17 @@ def test_the_only_one_is_away_for_a_while(run):
 
 
 @pytest.mark.server
+def test_started_again_between_two_nodes(run):
+    """It does not know the shared memory of before; that is no fault of the node's."""
+    first = run()
+    with Servers([first.address]) as servers:
+        expected = servers.score_window(WINDOW).probability
+        kill(first)
+        run(ports=ports_of(first))
+        assert [servers.score_window(WINDOW).probability for _ in range(3)] == [expected] * 3
+
+
+@pytest.mark.server
 def test_one_that_hangs(run):
     first, second = run(), run()
     with Servers([first.address, second.address], timeout_s=2) as servers, Asking(servers) as asking:

@@ -85,7 +85,7 @@ def check_structure(contents: bytes, syntax: UID) -> None:
             at += 8
             continue
         if part.is_sequence != (tag == _ITEM):
-            raise _wrong(part.limit, contents)
+            raise _contradiction()
         opens_sequence, implicit = False, part.implicit
         header = 8
         if part.is_sequence:
@@ -127,11 +127,16 @@ def _is_sequence(tag: int) -> bool:
 
 
 def _wrong(limit: int, contents: bytes) -> Refusal:
-    if limit == len(contents):
-        return Refusal(
-            Reason.TRUNCATED,
-            "the annotation object ends in the middle of an element, so it is cut off or damaged: send it again",
-        )
+    """Return why something reaches beyond its limit."""
+    if limit < len(contents):
+        return _contradiction()
+    return Refusal(
+        Reason.TRUNCATED,
+        "the annotation object ends in the middle of an element, so it is cut off or damaged: send it again",
+    )
+
+
+def _contradiction() -> Refusal:
     return Refusal(
         Reason.UNREADABLE, "the lengths in the annotation object contradict each other, so it is damaged: send it again"
     )

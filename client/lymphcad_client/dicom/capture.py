@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from highdicom.sc import SCImage
-from highdicom.sr import CodedConcept
-from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
 
 from lymphcad.overlay import draw_overlay
-from lymphcad_client.dicom.objects import Maker, notice
+from lymphcad_client.dicom.objects import Maker, notice, source_reference
 from lymphcad_client.dicom.uids import result_uid, series_uid
 
 if TYPE_CHECKING:
@@ -68,25 +65,3 @@ def make_capture(node: ScoredNode, source: SourceImage, ct: CtSlice, maker: Make
     image.LossyImageCompression = "00"
     image.update(source.lossy)
     return image
-
-
-def source_reference(source: SourceImage) -> Dataset:
-    """Return an item of Source Image Sequence (PS3.3, C.7.6.1 and 10.3).
-
-    Parameters
-    ----------
-    source
-        The image.
-
-    Returns
-    -------
-    Dataset
-        With the frame, in a file of several.
-    """
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.sop_class_uid, source.sop_instance_uid
-    if source.frame is not None:
-        item.ReferencedFrameNumber = source.frame
-    purpose = CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
-    item.PurposeOfReferenceCodeSequence = [purpose]
-    return item

@@ -10,8 +10,7 @@ from highdicom.pm import ParametricMap, RealWorldValueMapping
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage
 
-from lymphcad_client.dicom.capture import source_reference
-from lymphcad_client.dicom.objects import Maker, notice, reference_image
+from lymphcad_client.dicom.objects import Maker, notice, reference_image, source_reference
 from lymphcad_client.dicom.uids import derived_uid, result_uid, series_uid
 
 if TYPE_CHECKING:

@@ -8,7 +8,9 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
 from lymphcad import RESEARCH_USE_ONLY, __version__
 from lymphcad.bundle import bundle_label
@@ -102,6 +104,28 @@ def reference_image(source: SourceImage) -> Dataset:
         image.PixelSpacing = [f"{value:.10g}" for value in source.plane.spacing_mm]
         image.SliceThickness = source.thickness_mm
     return image
+
+
+def source_reference(source: SourceImage) -> Dataset:
+    """Return an item of Source Image Sequence (PS3.3, C.7.6.1 and 10.3).
+
+    Parameters
+    ----------
+    source
+        The image.
+
+    Returns
+    -------
+    Dataset
+        With the frame, in a file of several.
+    """
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.sop_class_uid, source.sop_instance_uid
+    if source.frame is not None:
+        item.ReferencedFrameNumber = source.frame
+    purpose = CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    return item
 
 
 def finish(made: Dataset, source: SourceImage, when: datetime) -> bytes:

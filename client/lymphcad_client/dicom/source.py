@@ -33,8 +33,6 @@ _FILING = [
 ]
 # fmt: on
 _IDENTITY_REMOVED, _REMOVED_HOW, _SEX = 0x00120062, 0x00120063, 0x00100040
-_TYPE_2 = (0x00100010, 0x00100020, 0x00100030, 0x00100040, 0x00080020, 0x00080030, 0x00080050, 0x00080090, 0x00200010)
-"""What an object must have, and may have empty."""
 _CHARACTER_SET, _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080005, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _INSTANCE_NUMBER, _FRAME_OF_REFERENCE, _FRAMES, _ROWS, _COLUMNS = (
     0x00200013,
@@ -253,7 +251,7 @@ def _filing(elements: Any) -> Dataset:
             value = value if _TIME.fullmatch(str(value)) else ""
         elif tag == _SEX and value not in ("M", "F", "O"):
             value = ""
-        if raw or tag in _TYPE_2:
+        if raw:
             filing[tag] = DataElement(tag, vr, value)
     if _REMOVED_HOW not in filing and _IDENTITY_REMOVED in filing:
         del filing[_IDENTITY_REMOVED]  # one does not go without the other (PS3.3, C.7.1.1)

@@ -27,6 +27,7 @@ from lymphcad_client.annotations.files import MAX_OBJECT_BYTES
 from lymphcad_client.annotations.find import find_nodes
 from lymphcad_client.annotations.structure import MAX_ITEMS
 from lymphcad_client.annotations.table import write_nodes
+from pydicom.filebase import DicomIO
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     ComprehensiveSRStorage,
@@ -41,6 +42,7 @@ from lymphcad.errors import Reason
 from lymphcad.tables import read_nodes
 
 SECRET = "Kowalski"
+ITEM = b"\xfe\xff\0\xe0"
 
 
 @pytest.fixture(scope="module")
@@ -191,25 +193,49 @@ def test_what_should_be_a_sequence_is_text(tmp_path, cts, good):
 @pytest.mark.parametrize("which", [0, 1])
 def test_cut_off(tmp_path, cts, good, which, share):
     made = contents(good[which])
-    found = found_with(tmp_path, cts, made[: int(share * len(made))])
-    assert [(number, reason in (Reason.TRUNCATED, Reason.UNREADABLE)) for number, reason in reasons(found)] == [
-        (0, True)
-    ]
+    assert reasons(found_with(tmp_path, cts, made[: int(share * len(made))])) == [(0, Reason.TRUNCATED)]
 
 
+@pytest.mark.parametrize("implicit", [False, True])
 @pytest.mark.parametrize("by", [-2, 2, 100, 100_000])
 @pytest.mark.parametrize("which", range(5))
-def test_a_length_that_lies(tmp_path, cts, good, which, by):
+def test_a_length_that_lies(tmp_path, cts, originals, which, by, implicit):
     """Of a sequence or an item anywhere in the tree: what pydicom would read without a word, losing what follows."""
-    made = bytearray(contents(good[0]))
-    starts = [n + 4 for n in range(132, len(made)) if made[n : n + 4] == b"\xfe\xff\0\xe0"]
-    starts += [n + 8 for n in range(132, len(made)) if made[n + 4 : n + 8] == b"SQ\0\0"]
+    made = bytearray(originals[2 if implicit else 0])
+    starts = [n + 4 for n in range(132, len(made)) if made[n : n + 4] == ITEM]
+    starts += [n + (4 if implicit else 8) for n in range(132, len(made)) if made[n : n + 4] == b"\x40\0\x30\xa7"]
     lengths = {at: length for at in starts if (length := struct.unpack_from("<L", made, at)[0])}
     assert 0xFFFFFFFF not in lengths.values()
     place, length = sorted(lengths.items())[which * len(lengths) // 5]
     struct.pack_into("<L", made, place, length + by)
-    found = found_with(tmp_path, cts, bytes(made))
-    assert [reason for _, reason in reasons(found)] in ([Reason.UNREADABLE], [Reason.TRUNCATED])
+    [(number, reason)] = reasons(found_with(tmp_path, cts, bytes(made)))
+    assert number == 0
+    assert reason is Reason.UNREADABLE or (by > 0 and reason is Reason.TRUNCATED)
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_something_else_than_an_item(tmp_path, cts, good, which):
+    made = bytearray(contents(good[0]))
+    starts = [n for n in range(132, len(made)) if made[n : n + 4] == ITEM]
+    struct.pack_into("<HH", made, starts[which * len(starts) // 3], 0x0040, 0xA040)
+    assert reasons(found_with(tmp_path, cts, bytes(made))) == [(0, Reason.UNREADABLE)]
+
+
+def test_a_sequence_whose_writer_did_not_know_it(tmp_path, cts, good):
+    """A relay that does not know an element passes it on as UN, in implicit VR (PS3.5, section 6.2.2)."""
+    made = contents(good[1])
+    start = made.index(struct.pack("<HH2s", 0x0070, 0x0001, b"SQ"))
+    file = io.BytesIO()
+    pydicom.filewriter.write_dataset(DicomIO(file), good[1].group_dataset(0x0070))
+    value = file.getvalue()
+    (length,) = struct.unpack_from("<L", value, 4)
+    assert value[:4] == b"\x70\0\1\0"
+    body = struct.pack("<HH2sHL", 0x0070, 0x0001, b"UN", 0, length) + value[8 : 8 + length]
+    assert len(found_with(tmp_path, cts, made[:start] + body).nodes) == 2
+    lying = bytearray(body)
+    struct.pack_into("<L", lying, 16, length)  # its item: as long as the whole sequence
+    (tmp_path / "lying").mkdir()
+    assert reasons(found_with(tmp_path / "lying", cts, made[:start] + lying)) == [(0, Reason.TRUNCATED)]
 
 
 @pytest.mark.parametrize("undefined", [False, True])
@@ -227,13 +253,17 @@ def test_nested_just_not_too_deep(tmp_path, cts, undefined):
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
 @pytest.mark.parametrize(
-    ("sop_class", "tag"),
-    [(ComprehensiveSRStorage, 0x0040A730), (GrayscaleSoftcopyPresentationStateStorage, 0x00700001)],
+    ("sop_class", "tag", "vr"),
+    [
+        (ComprehensiveSRStorage, 0x0040A730, b"SQ"),
+        (ComprehensiveSRStorage, 0x0040A730, b"UN"),
+        (GrayscaleSoftcopyPresentationStateStorage, 0x00700001, b"SQ"),
+    ],
 )
-def test_too_many_items(tmp_path, cts, sop_class, tag, syntax):
+def test_too_many_items(tmp_path, cts, sop_class, tag, vr, syntax):
     """Ten megabytes that would take gigabytes of memory, and deflated a few KB."""
     empty = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * (MAX_ITEMS + 1)
-    body = struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, b"SQ", 0, len(empty)) + empty
+    body = struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, vr, 0, len(empty)) + empty
     made = raw(sop_class, body, syntax)
     assert syntax != DeflatedExplicitVRLittleEndian or len(made) < 10_000
     assert reasons(found_with(tmp_path, cts, made)) == [(0, Reason.ABSURD_SIZE)]

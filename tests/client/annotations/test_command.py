@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import lymphcad_client
 import pytest
 from annotating import annotated, ct_series, graphic, plain, planar, presentation, report, scoord, write
-from lymphcad_client.annotations import command, find
+from lymphcad_client.annotations import command, find, table
 
 from lymphcad import RESEARCH_USE_ONLY
 from lymphcad.cli import main
@@ -116,6 +117,11 @@ def test_no_annotation(tmp_path, cts, capsys):
     assert "Grayscale Softcopy Presentation States" in error
     assert error.count("\n") == 1
     assert not out.exists()
+    (study / "cut.dcm").write_bytes(min(study.iterdir()).read_bytes()[:700])
+    assert run(study, "--out", out) == 2
+    error = capsys.readouterr().err
+    assert "truncated: " in error
+    assert "no annotation was found in 5 files" in error
 
 
 @pytest.mark.parametrize(
@@ -147,6 +153,20 @@ def test_ctrl_c_writes_nothing(study, tmp_path, capsys, monkeypatch):
     assert run(study, "--out", tmp_path / "nodes.csv") == 130
     assert "stopped" in capsys.readouterr().err
     assert not (tmp_path / "nodes.csv").exists()
+
+
+def test_a_full_disk_leaves_the_old_table(study, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "nodes.csv"
+    out.write_text("old")
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(table.os, "fsync", full)
+    assert run(study, "--out", out) == 2
+    assert "cannot be written (No space left on device)" in capsys.readouterr().err
+    assert out.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nodes.csv", "study"]
 
 
 def test_plain_lines_where_there_is_no_terminal(study, tmp_path, capsys, monkeypatch):

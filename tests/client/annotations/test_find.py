@@ -337,14 +337,17 @@ def test_two_reconstructions_at_one_place(study, cts):
 def test_other_planes_at_one_place_are_not_meant(study, cts):
     """A scout view, a coronal reformat and the PET of a PET/CT share the frame of reference."""
     scout = copy_of(cts[1], SOPInstanceUID="1.2.1", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
-    coronal = copy_of(cts[1], SOPInstanceUID="1.2.2", ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    position = [float(v) for v in in_mm(cts[1], 60, 70) - [20, 0, -20]]  # the point is in its plane
+    coronal = copy_of(
+        cts[1], SOPInstanceUID="1.2.2", ImageOrientationPatient=[1, 0, 0, 0, 0, -1], ImagePositionPatient=position
+    )
     pet = copy_of(cts[1], SOPInstanceUID="1.2.3", SOPClassUID="1.2.840.10008.5.1.4.1.1.128")
     write(study, scout, coronal, pet)
     groups = [
         planar(scoord3d("POINT", [in_mm(cts[1], 60, 70)])),
         *[planar(scoord("POINT", [[5, 5]], one)) for one in (scout, pet)],
     ]
-    write(study, report(groups, [*cts, scout, pet]))
+    write(study, report(groups, [*cts, scout, coronal, pet]))
     found = find_nodes([study])
     assert [place[1] for place in places(found)] == [cts[1].SOPInstanceUID]
     assert reasons(found) == [(2, Reason.LOCALIZER), (3, Reason.NOT_CT)]
@@ -392,14 +395,17 @@ def test_frames_of_a_multi_frame_image(tmp_path, cts):
     made = report(groups, [image])
     several = annotated([image], [graphic("POINT", [(5.5, 6.5)])])
     several.ReferencedImageSequence[0].ReferencedFrameNumber = [1, 2]
-    write(tmp_path, image, made, presentation([several], [image]))
+    odd = [annotated([image], [graphic("POINT", [(5.5, 6.5)])]) for _ in range(2)]
+    for one, number in zip(odd, ("1.5", "first"), strict=True):
+        one.ReferencedImageSequence[0].add_new(0x00081160, "LO", number)
+    write(tmp_path, image, made, presentation([several, *odd], [image]))
     found = find_nodes([tmp_path])
     assert [(n.row.node, n.row.frame, n.row.row, n.row.col) for n in found.nodes] == [
         ("frame", 2, 6, 5),
         ("space", 4, pytest.approx(60, abs=0.01), pytest.approx(70, abs=0.01)),
     ]
     by_reason = sorted(one.refusal.reason.value for one in found.refused)
-    assert by_reason == ["ambiguous_image", "no_such_frame", "no_such_frame"]
+    assert by_reason == ["ambiguous_image", *["no_such_frame"] * 4]
 
 
 def test_copies_of_an_image_are_one(study, cts):
@@ -467,6 +473,13 @@ def test_a_newer_object_takes_the_place_of_an_older(study, cts):
     assert found.superseded == 2
 
 
+def test_the_newest_of_presentation_states(study, cts):
+    for col, date in ((5, "20240102"), (6, "20240103"), (7, "20240101")):
+        at = graphic("POINT", [(col, 5)], TrackingID=str(col), TrackingUID="1.2.3")
+        write(study, presentation([annotated([cts[0]], [at])], cts, PresentationCreationDate=date))
+    assert [node.row.node for node in find_nodes([study]).nodes] == ["6"]
+
+
 def test_within_an_object_a_tracking_uid_may_repeat(study, cts):
     groups = [planar(scoord("POINT", [[5, 5]], ct), "node", "1.2.3") for ct in cts[:2]]
     write(study, report(groups, cts))
@@ -510,7 +523,14 @@ def test_order_does_not_depend_on_the_file_names(tmp_path, cts):
 
 def test_a_file_given_twice_is_read_once(study, cts):
     [path] = write(study, report([planar(scoord("POINT", [[5, 5]], cts[1]))], cts))
-    assert len(find_nodes([study, path, study]).nodes) == 1
+    (study / "link.dcm").symlink_to(path)
+    found = find_nodes([study, path, study])
+    assert (len(found.nodes), found.images, found.superseded) == (1, len(cts), 0)
+    for one in study.iterdir():
+        one.unlink()
+    write(study, *cts)
+    (study / "link.dcm").symlink_to(min(study.iterdir()))
+    assert find_nodes([study]).images == len(cts)
     with pytest.raises(CommandError):
         find_nodes([study / "gone"])
 

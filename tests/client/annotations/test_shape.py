@@ -16,6 +16,8 @@ from lymphcad.errors import Reason, Refusal
 SQUARE = [(0, 0), (4, 0), (4, 2), (0, 2), (0, 0)]
 ANGLE = [(0, 0), (6, 0), (6, 2)]
 """An open line: 6 long with its middle at 3, 0, then 2 long with its middle at 6, 1."""
+LOPSIDED = [(0, 0), (4, 4.1), (4, 0), (0, 4), (0, 0)]
+"""The same, but they do not quite cancel, and the centre of its area would be far away."""
 BALL = [(1, 5, 9), (7, 5, 9), (4, 4, 9), (4, 6, 9), (4, 5, 8), (4, 5, 10)]
 EIGHT = [(0, 0), (4, 4), (4, 0), (0, 4), (0, 0)]
 """Crosses itself: the areas of its halves cancel."""
@@ -41,6 +43,7 @@ def shape(graphic_type, points):
         ("POLYLINE", [(1, 2), (3, 2), (5, 2), (1, 2)], (3, 2), LINE, 8),
         ("POLYLINE", [(1, 2), (1, 2)], (1, 2), POINT, 0),
         ("POLYLINE", EIGHT, (2, 2), LINE, 8 + 2 * math.sqrt(32)),
+        ("POLYLINE", LOPSIDED, (39.169752 / 19.484874, 39.461138 / 19.484874), LINE, 19.484874),
         ("POLYGON", [(0, 0, 7), (4, 0, 7), (4, 2, 7), (0, 2, 7), (0, 0, 7)], (2, 1, 7), CONTOUR, 8),
         ("ELLIPSE", [(1, 5, 9), (7, 5, 9), (4, 4, 9), (4, 6, 9)], (4, 5, 9), CONTOUR, 3 * math.pi),
         ("ELLIPSOID", BALL, (4, 5, 9), CONTOUR, 3 * math.pi),

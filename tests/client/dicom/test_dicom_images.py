@@ -64,6 +64,7 @@ def test_the_heatmap_is_evidence_in_logits(results, phantom, bundle):
         (quantity,) = mapping.QuantityDefinitionSequence[0].ConceptCodeSequence
         assert hd.sr.CodedConcept.from_dataset(quantity) == codes.DCM.ClassActivation
         assert (heat.ContentQualification, heat.BurnedInAnnotation) == ("RESEARCH", "NO")
+        assert heat.ImageComments == f"{RESEARCH_USE_ONLY}."
 
 
 def test_the_heatmap_of_a_frame(enhanced, save, scored, written, tmp_path, bundle, errors):
@@ -86,6 +87,7 @@ def test_the_overlay_is_the_picture(results, phantom, bundle):
         picture = draw_overlay(read_slice(node.path), node.row, node.col, node.finding, bundle.manifest)
         assert np.array_equal(image.pixel_array, np.asarray(picture))
         assert "PixelSpacing" not in image
+        assert not image.PatientOrientation
         assert (image.BurnedInAnnotation, image.ConversionType, image.ImageType[0]) == ("NO", "DI", "DERIVED")
         assert image.ImageComments == f"{RESEARCH_USE_ONLY}."
         assert image.SourceImageSequence[0].ReferencedSOPInstanceUID == pydicom.dcmread(node.path).SOPInstanceUID

@@ -49,18 +49,33 @@ write_study([node], bundle.manifest, bundle.digest, Path({str(tmp_path / "again"
     assert len(again) == 3
 
 
-def test_a_longer_table_is_another_report_of_the_same_nodes(phantom, results, written, tmp_path):
+def test_a_longer_table_is_another_report_of_the_same_nodes(phantom, results, two, written, tmp_path):
     before = {path.name: path.read_bytes() for path in written(phantom[:2], tmp_path)}
     after = {name: path.read_bytes() for name, path in results.items()}
     assert before.keys() < after.keys()
     assert {name for name, made in before.items() if after[name] != made} == {"sr.dcm"}
-    assert uids([results["sr.dcm"]]) != uids(tmp_path.rglob("sr.dcm"))
+    reports = [two, uids([results["sr.dcm"]]), uids(written(phantom, tmp_path, ["sr"]))]
+    assert len({report["sr.dcm"] for report in reports}) == 3
 
 
 def test_the_order_and_the_numbers_of_the_table_make_no_other_images(phantom, two, written, tmp_path):
     turned = [replace(phantom[1], number=1), replace(phantom[0], number=2)]
     found = uids(written(turned, tmp_path))
     assert (found["sc-000001.dcm"], found["heatmap-000002.dcm"]) == (two["sc-000002.dcm"], two["heatmap-000001.dcm"])
+
+
+def test_the_order_in_which_nodes_are_given_does_not_count(phantom, written, tmp_path):
+    one, other = (
+        [path.read_bytes() for path in written(nodes, tmp_path / name)]
+        for name, nodes in (("one", phantom), ("other", phantom[::-1]))
+    )
+    assert one == other
+
+
+def test_each_frame_is_another_image(enhanced, save, scored, written, tmp_path):
+    path = save(enhanced)
+    first, second = (uids(written([scored(1, path, 60, 70, frame=frame)], tmp_path)) for frame in (1, 2))
+    assert not set(first.values()) & set(second.values())
 
 
 def test_the_last_digits_of_an_answer_make_no_other_objects(phantom, two, written, tmp_path):
@@ -91,9 +106,11 @@ def test_another_result_is_another_object(change, other, phantom, two, written, 
     assert {name for name, uid in found.items() if uid != two[name]} == other
 
 
-def test_another_bundle_makes_other_objects_in_other_series(phantom, two, written, tmp_path):
+def test_another_bundle_makes_other_objects_in_other_series(phantom, two, results, written, tmp_path):
     paths = written(phantom[:2], tmp_path, digest="f" * 64)
     assert not set(uids(paths).values()) & set(two.values())
+    before = {pydicom.dcmread(path).SeriesInstanceUID for path in results.values()}
+    assert not {pydicom.dcmread(path).SeriesInstanceUID for path in paths} & before
 
 
 def test_a_node_that_was_not_scored_makes_another_report(phantom, two, written, tmp_path):
