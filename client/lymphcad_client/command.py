@@ -96,7 +96,7 @@ def score(
         pictures = Pictures(out, scorer.manifest, readers.workers) if overlays else None
         if edge is not None or len(servers) > 1:
             console.print(scorer.about, highlight=False, soft_wrap=True, markup=False)
-        stop.then(scorer.wait_no_longer)
+        stop.then(readers.wait_no_longer)
         try:
             with (
                 stop.on_signals(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lymphcad.bundle import Bundle
@@ -94,14 +94,31 @@ class Choice:
     timeout_s: float = 30.0
     patience_s: float = 120.0
 
-    def open(self) -> Servers | EdgeScorer:
-        """Open a scorer that tries again what may succeed then; a context manager. Raises as `open_scorer` does."""
+    def open(self, digest: str | None = None) -> Servers | EdgeScorer:
+        """Open a scorer that tries again what may succeed then.
+
+        Parameters
+        ----------
+        digest
+            With servers: of the bundle, where its files are not at hand; `bundle` is not read then.
+
+        Returns
+        -------
+        Servers or EdgeScorer
+            A context manager.
+
+        Raises
+        ------
+        LymphcadError
+            As `open_scorer` does.
+        """
         if self.edge is not None:
             return self.open_edge()
         from lymphcad_client.servers import Servers
 
-        addresses, digest = self.checked()
-        return Servers(addresses, bundle_digest=digest, timeout_s=self.timeout_s, patience_s=self.patience_s)
+        known = self if digest is None else replace(self, bundle=None)
+        addresses, found = known.checked()
+        return Servers(addresses, bundle_digest=digest or found, timeout_s=self.timeout_s, patience_s=self.patience_s)
 
     def open_edge(self) -> EdgeScorer:
         """Open the bundle `edge` in this process. Raises as `open_scorer` does."""

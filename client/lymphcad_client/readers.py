@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from lymphcad.images import ImageFinder
     from lymphcad.tables import NodeRow
     from lymphcad_client.batch import Result
+    from lymphcad_client.edge.scorer import EdgeScorer
     from lymphcad_client.opening import Choice
     from lymphcad_client.reading import Reader
-    from lymphcad_client.scorer import Scorer
+    from lymphcad_client.servers import Servers
 
 _FEW = 64
 """Nodes that are scored in less time than it takes to start a process."""
@@ -36,15 +37,24 @@ class Readers:
         Scores nodes in order.
     workers
         Processes that can draw as well; None if there are none.
+    wait_no_longer
+        Lets nodes fail that no server answers now.
     """
 
     score: Callable[[Iterable[NodeRow]], Generator[Result, None, None]]
     workers: Workers | None
+    wait_no_longer: Callable[[], None]
 
 
 @contextmanager
 def open_readers(
-    finder: ImageFinder, scorer: Scorer, choice: Choice, nodes: int, *, jobs: int | None = None, dask: str | None = None
+    finder: ImageFinder,
+    scorer: Servers | EdgeScorer,
+    choice: Choice,
+    nodes: int,
+    *,
+    jobs: int | None = None,
+    dask: str | None = None,
 ) -> Iterator[Readers]:
     """Start what reads, and end it.
 
@@ -79,10 +89,10 @@ def open_readers(
             from lymphcad_client.dask_cluster import Cluster
 
             cluster = stack.enter_context(Cluster(dask, choice, scorer.digest))
-            yield Readers(lambda rows: cluster.score(rows, finder), workers)
+            yield Readers(lambda rows: cluster.score(rows, finder), workers, cluster.wait_no_longer)
             return
         preprocess = scorer.manifest.preprocess
         reader: Reader = OwnReader(finder, preprocess)
         if workers is not None:
             reader = ProcessReader(finder, preprocess, workers)
-        yield Readers(lambda rows: score_read(rows, reader, scorer), workers)
+        yield Readers(lambda rows: score_read(rows, reader, scorer), workers, scorer.wait_no_longer)

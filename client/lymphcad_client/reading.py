@@ -16,6 +16,7 @@ from lymphcad_client.workers import WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from lymphcad.bundle import Preprocess
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lymphcad.images import ImageFinder
     from lymphcad.slice import CtSlice
     from lymphcad.tables import NodeRow
-    from lymphcad_client.workers import Task, Workers
+    from lymphcad_client.workers import Workers
 
 _CHUNK = 8
 """Nodes that a process is given at once: a slice with several is read once, and a message costs less than a node."""
@@ -162,7 +163,7 @@ class ProcessReader:
 
         return wait
 
-    def _wait(self, task: Task[list[Prepared]], files: list[tuple[NodeRow, Path]]) -> list[Prepared]:
+    def _wait(self, task: Future[list[Prepared]], files: list[tuple[NodeRow, Path]]) -> list[Prepared]:
         try:
             return task.result()
         except WorkerDied:

@@ -1,4 +1,8 @@
-"""Processes that read and draw beside this one, and are replaced when one of them dies."""
+"""Processes that read and draw beside this one, and are replaced when one of them dies.
+
+Each has a pipe of its own. The processes of `concurrent.futures.ProcessPoolExecutor` share one for their answers: one
+that is killed while it writes leaves half an answer and a lock in it, and everybody waits for ever.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,22 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lymphcad.errors import LymphcadError
+from lymphcad.errors import CommandError, LymphcadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
+    from multiprocessing.connection import Connection
     from types import TracebackType
 
 T = TypeVar("T")
+_STARTS = 3
+"""Processes that end as they begin, one after the other, before it is given up."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Of ``mallopt`` (malloc.h)."""
 
@@ -32,8 +40,8 @@ class WorkerDied(LymphcadError):  # noqa: N818 - what is done about it depends o
 class Workers:
     """A pool of processes.
 
-    A process that dies takes the pool with it (`concurrent.futures`); then a new one is made, and what was lost is done
-    again, each task by itself, so that only the task that kills its process twice fails.
+    A process that dies is replaced, and what it did is done again by a fresh one, so that only the task that ends two
+    processes fails; others do not notice.
 
     Parameters
     ----------
@@ -44,8 +52,10 @@ class Workers:
     def __init__(self, jobs: int) -> None:
         _keep_memory()
         self.jobs = jobs
-        self._lock = threading.Lock()
-        self._pool = self._made()
+        self._threads = ThreadPoolExecutor(jobs)
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        for _ in range(jobs):
+            self._idle.put(_Process())
 
     def __enter__(self) -> Workers:
         return self
@@ -57,9 +67,11 @@ class Workers:
 
     def close(self) -> None:
         """End the processes; what has not begun is not done."""
-        self._pool.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
+        for _ in range(self.jobs):
+            self._idle.get().end()
 
-    def submit(self, function: Callable[..., T], *arguments: Any) -> Task[T]:
+    def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         """Have a process call a function of a module.
 
         Parameters
@@ -69,64 +81,108 @@ class Workers:
 
         Returns
         -------
-        Task
-            What waits for it.
+        Future
+            Of what the function returns or raises; of `WorkerDied` if it ended two processes, and of `CommandError` if
+            none can be started.
         """
-        with self._lock:
-            try:
-                return Task(self, self._pool, self._pool.submit(function, *arguments), function, arguments)
-            except BrokenProcessPool:
-                self._pool = self._made()
-                return Task(self, self._pool, self._pool.submit(function, *arguments), function, arguments)
+        return self._threads.submit(self._call, function, arguments)
 
-    def again(self, broken: ProcessPoolExecutor, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-        """Do a task of a pool that broke by itself; no other task of the new pool is at risk.
-
-        Raises
-        ------
-        WorkerDied
-            If it breaks that pool, too.
-        """
-        with self._lock:
-            if self._pool is broken:
-                self._pool = self._made()
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin) as alone:
-            try:
-                return alone.submit(function, *arguments).result()
-            except BrokenProcessPool:
-                raise WorkerDied("a process was ended by the system, twice by the same task: see its memory") from None
-
-    def _made(self) -> ProcessPoolExecutor:
-        # spawn: what gRPC has open in this process must not be copied into another.
-        return ProcessPoolExecutor(self.jobs, multiprocessing.get_context("spawn"), _begin)
-
-
-class Task(Generic[T]):
-    """What was asked of `Workers`."""
-
-    def __init__(
-        self,
-        workers: Workers,
-        pool: ProcessPoolExecutor,
-        future: Future[T],
-        function: Callable[..., T],
-        arguments: tuple[Any, ...],
-    ) -> None:
-        self._workers, self._pool, self._future = workers, pool, future
-        self._function, self._arguments = function, arguments
-
-    def result(self) -> T:
-        """Wait for it, and return what the function returned or raise what it raised.
-
-        Raises
-        ------
-        WorkerDied
-            If it ended its process twice.
-        """
+    def _call(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        process = self._idle.get()
         try:
-            return self._future.result()
-        except BrokenProcessPool:
-            return self._workers.again(self._pool, self._function, self._arguments)
+            for _ in range(2):
+                for _ in range(_STARTS):
+                    if process.ready():
+                        break
+                    process = process.replaced()
+                else:
+                    raise CommandError(
+                        "processes that should read images end as they begin: see that memory is not short; a script"
+                        " asks for jobs below `if __name__ == '__main__':`"
+                    )
+                try:
+                    answer, error = process.call(function, arguments)
+                except (EOFError, OSError):
+                    process = process.replaced()
+                    continue
+                if error is not None:
+                    raise error.error from error
+                return answer
+        finally:
+            self._idle.put(process)
+        raise WorkerDied("a process was ended by the system, twice by the same task: see its memory")
+
+
+class _Raised(Exception):  # noqa: N818 - a cause, for who reads the traceback
+    """What a function raised in another process, and where."""
+
+    def __init__(self, error: Exception, where: str) -> None:
+        super().__init__(error, where)
+        self.error = error
+
+    def __str__(self) -> str:
+        return f"in another process:\n{self.args[1]}"
+
+
+class _Process:
+    """One process, and this end of its pipe."""
+
+    def __init__(self) -> None:
+        # spawn: what gRPC has open in this process must not be copied into another.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other,), daemon=True)
+        self._ready = False
+        try:
+            self._process.start()
+        except OSError as error:
+            raise CommandError(
+                f"no process can be started ({error.strerror}): close other programs, or read in this one with --jobs 0"
+            ) from None
+        finally:
+            other.close()  # so that its end is seen
+
+    def ready(self) -> bool:
+        """Wait until it can be called; return False if it ended before."""
+        if not self._ready:
+            try:
+                self._ready = self._pipe.recv()
+            except (EOFError, OSError):
+                return False
+        return self._ready
+
+    def call(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> tuple[T, _Raised | None]:
+        """Return what a function returned, or what it raised; `EOFError` or `OSError` if the process died."""
+        self._pipe.send((function, arguments))
+        answer: tuple[T, _Raised | None] = self._pipe.recv()
+        return answer
+
+    def end(self) -> None:
+        """End it; nobody waits for what it does."""
+        self._pipe.close()
+        self._process.kill()
+        self._process.join()
+
+    def replaced(self) -> _Process:
+        """Return another one in its place."""
+        self.end()
+        return _Process()
+
+
+def _serve(pipe: Connection) -> None:
+    """Do what comes through a pipe until it is closed."""
+    _begin()
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send(True)
+        while True:
+            function, arguments = pipe.recv()
+            answer = raised = None
+            try:
+                answer = function(*arguments)
+            except Exception as error:  # noqa: BLE001 - the caller raises it
+                raised = _Raised(error, traceback.format_exc())
+            pipe.send((answer, raised))
+            del answer  # the next task needs the memory
 
 
 def _begin() -> None:
