@@ -30,12 +30,15 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	touch $@ $(VENV)/.serve
 
 # dcmcjpeg makes lossless JPEG files, dciodvfy checks the ones we write, qemu-x86_64 is a CPU of 2011, unshare takes the
-# network away, chromium looks at the dashboard, Orthanc is a PACS; without them those tests skip, and CI fails.
+# network away, chromium looks at the dashboard, Orthanc is a PACS, to which nginx gives TLS; without them those tests
+# skip, and CI fails.
+SYSTEM = dcmtk dicom3tools qemu-user util-linux chromium orthanc orthanc-dicomweb nginx-light openssl
+PROGRAMS = dcmcjpeg dciodvfy qemu-x86_64 unshare chromium Orthanc nginx openssl
 system:
-	@{ command -v dcmcjpeg && command -v dciodvfy && command -v qemu-x86_64 && command -v unshare && command -v chromium && command -v Orthanc; } >/dev/null \
+	@for one in $(PROGRAMS); do command -v $$one >/dev/null || missing=1; done; [ -z "$$missing" ] \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
-	  && apt-get install -y -qq dcmtk dicom3tools qemu-user util-linux chromium orthanc orthanc-dicomweb >/dev/null; } \
-	  || echo "install dcmtk, dicom3tools, qemu-user, util-linux, chromium, orthanc and orthanc-dicomweb to run every test"
+	  && apt-get install -y -qq $(SYSTEM) >/dev/null; } \
+	  || echo "install $(SYSTEM) to run every test"
 
 lint:
 	$(BIN)/ruff check .

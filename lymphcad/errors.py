@@ -1,6 +1,9 @@
 """Everything that a user can cause to go wrong, under one base class, each with a reason code."""
 
+from __future__ import annotations
+
 from enum import Enum
+from typing import Any
 
 
 class Reason(str, Enum):
@@ -30,15 +33,21 @@ class Reason(str, Enum):
     NO_SUCH_FRAME = "no_such_frame"
     BAD_ARCHIVE = "bad_archive"
     UNSAFE_NAME = "unsafe_name"
+    NO_STUDY = "no_study"
     # the node
     BAD_ROW = "bad_row"
     NODE_NOT_A_NUMBER = "node_not_a_number"
     NODE_OUTSIDE_IMAGE = "node_outside_image"
     NODE_IN_PADDING = "node_in_padding"
+    # the annotation that a node is taken from
+    NOT_A_POINT = "not_a_point"
+    OTHER_FRAME_OF_REFERENCE = "other_frame_of_reference"
+    OFF_SLICE = "off_slice"
     # the server
     SERVER_AWAY = "server_away"
     SERVER_NOT_READY = "server_not_ready"
     SERVER_TIMEOUT = "server_timeout"
+    SERVER_BUSY = "server_busy"
     SERVER_ERROR = "server_error"
     MODEL_MISSING = "model_missing"
     OTHER_BUNDLE = "other_bundle"
@@ -86,6 +95,10 @@ class Refusal(LymphcadError):  # noqa: N818 - it is no error of the program's
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process raise it."""
+        return type(self), (self.reason, self.args[0])
+
     def __str__(self) -> str:
         """Return ``code: sentence``, as it stands in ``results.csv``."""
         return f"{self.reason.value}: {super().__str__()}"
@@ -105,6 +118,10 @@ class ServerError(LymphcadError):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process raise it."""
+        return type(self), (self.reason, self.args[0])
 
     def __str__(self) -> str:
         """Return ``code: sentence``, as it stands in ``results.csv``."""

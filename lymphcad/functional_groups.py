@@ -41,7 +41,7 @@ class FrameGroups:
         self._elements = elements
         if groups is None:
             return
-        per_frame = _items(groups, PER_FRAME)
+        per_frame = items(groups, PER_FRAME)
         if len(per_frame) != frames:
             raise Refusal(
                 Reason.UNREADABLE,
@@ -49,7 +49,7 @@ class FrameGroups:
                 " (5200,9230), and each frame needs one: export the series again",
             )
         # A group stands in one of the two; a frame's own comes first should a file have it in both.
-        self._groups = [per_frame[index], *_items(groups, SHARED)[:1]]
+        self._groups = [per_frame[index], *items(groups, SHARED)[:1]]
 
     def macro(self, tag: int) -> Any:
         """Return the data set that holds the elements of one macro.
@@ -67,9 +67,9 @@ class FrameGroups:
         if self._groups is None:
             return self._elements
         for group in self._groups:
-            items = _items(group, tag)
-            if items:
-                return items[0]
+            found = items(group, tag)
+            if found:
+                return found[0]
         return _Nothing()
 
 
@@ -81,8 +81,26 @@ class _Nothing:
         """Return None: there is no such element."""
 
 
-def _items(elements: Any, tag: int) -> list[Any]:
-    """Return the items of a sequence; none if it is absent, refused if it is not a sequence."""
+def items(elements: Any, tag: int) -> list[Any]:
+    """Return the items of a sequence (PS3.5, section 7.5).
+
+    Parameters
+    ----------
+    elements
+        A dataset as read by `lymphcad.dicom_header.open_dicom`, or an item of one of its sequences.
+    tag
+        The sequence.
+
+    Returns
+    -------
+    list of Dataset
+        None if the sequence is absent.
+
+    Raises
+    ------
+    Refusal
+        ``unreadable`` if the element is not a sequence.
+    """
     if elements.get_item(tag) is None:
         return []
     value = elements[tag].value

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lymphcad.dicom import read_slice
 from lymphcad.dicom_header import open_file, read_sop_instance_uid
 from lymphcad.errors import CommandError, Reason, Refusal
@@ -128,7 +130,7 @@ class ImageFinder:
         ------
         Refusal
             ``file_missing`` if there is no such file, ``unknown_image`` if no source has the UID, ``ambiguous_image``
-            if several have it.
+            if several have it that are no copies of one another.
         """
         path = self._base / image
         if _is_file(path):
@@ -146,12 +148,13 @@ class ImageFinder:
         if len(found) > 1:
             raise Refusal(
                 Reason.AMBIGUOUS_IMAGE,
-                f"{len(found)} files have this SOP Instance UID: keep one of them, or name the file by its path",
+                f"{len(found)} files have this SOP Instance UID, and they differ: keep one of them, or name the file by"
+                " its path",
             )
         return found[0]
 
     def _files(self, uid: str) -> list[Path]:
-        """Return the files with a UID; the first call reads all sources."""
+        """Return the files with a UID, copies but once; the first call reads all sources."""
         with self._lock:
             if self._index is None:
                 files: dict[Path, Path] = {}
@@ -162,7 +165,33 @@ class ImageFinder:
                     if found := read_sop_instance_uid(path):
                         index.setdefault(found, []).append(path)
                 self._index = index
-            return self._index.get(uid, [])
+            same = self._index.get(uid, [])
+            if len(same) > 1 and all(is_copy(same[0], other) for other in same[1:]):
+                del same[1:]
+            return same
+
+
+def is_copy(first: Path, second: Path) -> bool:
+    """Return whether two files are one image.
+
+    Parameters
+    ----------
+    first, second
+        DICOM files.
+
+    Returns
+    -------
+    bool
+        Whether they have the same bytes, or one frame each with the same HU at the same place of the same series.
+    """
+    try:
+        if first.read_bytes() == second.read_bytes():
+            return True
+        one, other = read_slice(first), read_slice(second)
+    except (OSError, Refusal):
+        return False
+    same = ("spacing_mm", "series_instance_uid", "frame_of_reference_uid", "orientation", "position_mm")
+    return np.array_equal(one.hu, other.hu) and all(getattr(one, name) == getattr(other, name) for name in same)
 
 
 def list_images(sources: Sequence[Path]) -> list[Path]:

@@ -155,20 +155,20 @@ def _read(header: Header) -> FileHeader:
             Reason.ABSURD_SIZE,
             f"NumberOfFrames (0028,0008) is {frames}, and at most {MAX_FRAMES} are read: export the series again",
         )
-    encodings = _encodings(elements)
+    encodings = encodings_of(elements)
     about = About(
         series_instance_uid=series,
         study_instance_uid=uid(elements, _STUDY),
-        modality=_text(elements, _MODALITY, encodings),
-        description=_text(elements, _DESCRIPTION, encodings),
+        modality=readable(elements, _MODALITY, encodings),
+        description=readable(elements, _DESCRIPTION, encodings),
         number=_whole(elements, _NUMBER),
-        body_part=_text(elements, _BODY_PART, encodings),
+        body_part=readable(elements, _BODY_PART, encodings),
         thickness_mm=_thickness(header, frames or 1),
-        contrast=_text(elements, _AGENT, encodings) or ("yes" if _has_value(elements, _AGENTS) else ""),
-        study_description=_text(elements, _STUDY_DESCRIPTION, encodings),
-        study_date=_text(elements, _STUDY_DATE, encodings),
+        contrast=readable(elements, _AGENT, encodings) or ("yes" if _has_value(elements, _AGENTS) else ""),
+        study_description=readable(elements, _STUDY_DESCRIPTION, encodings),
+        study_date=readable(elements, _STUDY_DATE, encodings),
         patient_name=_person(elements, encodings),
-        patient_id=_text(elements, _ID, encodings),
+        patient_id=readable(elements, _ID, encodings),
         rows=unsigned(elements, _ROWS, little=little) or 0,
         columns=unsigned(elements, _COLUMNS, little=little) or 0,
     )
@@ -192,8 +192,10 @@ def _thickness(header: Header, frames: int) -> float | None:
     return numbers[0] if numbers and numbers[0] > 0 else None
 
 
-def _encodings(elements: Any) -> list[str]:
+def encodings_of(elements: Any) -> list[str]:
     """Return the Python names of Specific Character Set (0008,0005); what is unknown is read as the default one.
+
+    Arguments as for `lymphcad.dicom_header.value_bytes`.
 
     pydicom takes any codec that Python has, and a file must not choose one that DICOM has not: ``undefined`` raises,
     and the time that ``punycode`` takes grows with the square of the text.
@@ -206,8 +208,21 @@ def _encodings(elements: Any) -> list[str]:
     return [name if codecs.lookup(name).name in _CODECS else default_encoding for name in found]
 
 
-def _text(elements: Any, tag: int, encodings: Sequence[str]) -> str:
-    """Return a text in its character set (PS3.5, section 6.1), without padding and control characters."""
+def readable(elements: Any, tag: int, encodings: Sequence[str]) -> str:
+    """Return a text in its character set (PS3.5, section 6.1), without padding and control characters.
+
+    Parameters
+    ----------
+    elements, tag
+        As for `lymphcad.dicom_header.value_bytes`.
+    encodings
+        As `encodings_of` returns them.
+
+    Returns
+    -------
+    str
+        On one line; empty if the element is absent.
+    """
     found = decode_bytes(value_bytes(elements, tag) or b"", encodings, TEXT_VR_DELIMS)
     return _printable(found)
 

@@ -18,9 +18,17 @@ from pydicom.data import get_testdata_file
 from lymphcad.bundle import Manifest, Preprocess
 from lymphcad.errors import Reason, Refusal, ServerError
 from lymphcad.finding import Finding
+from lymphcad.slice import PADDING_HU
 
 CT = get_testdata_file("CT_small.dcm", download=False)
 UID = str(dcmread(CT).SOPInstanceUID)
+
+
+def place_of(window):
+    """Return row and column of a node near the upper left corner: the window is padded where it reaches beyond."""
+    inside = window.image != PADDING_HU
+    before = [int(np.argmax(inside.any(axis=axis))) for axis in (1, 0)]
+    return tuple(side // 2 - count for side, count in zip(window.image.shape, before, strict=True))
 
 
 class Answers:
@@ -49,8 +57,8 @@ class Answers:
         self.nodes = []
         self.lock = threading.Lock()
 
-    def score(self, ct, row, col):
-        del ct
+    def score_window(self, window):
+        row, col = place_of(window)
         with self.lock:
             self.nodes.append((row, col))
             self.meanwhile()

@@ -89,6 +89,31 @@ def write_results(
         raise InterruptedByUser(f"stopped{_kept(written)}") from None
 
 
+def write_finished(results: Iterable[tuple[Result, str]], out: Path) -> None:
+    """Write a whole ``results.csv`` of what is finished, and the notice that goes with it.
+
+    Parameters
+    ----------
+    results
+        In the order of the table; each with the relative path of its picture, or "" where it has none.
+    out
+        An existing folder.
+
+    Raises
+    ------
+    CommandError
+        If the folder cannot be written to, or its disk is full.
+    """
+    with _writing(out, 0):
+        (out / NOTICE).write_text(NOTICE_TEXT, encoding="utf-8")
+        with (out / UNFINISHED).open("wb") as file:
+            file.write(_line(COLUMNS))
+            file.writelines(_line(_row(result, picture)) for result, picture in results)
+            file.flush()
+            os.fsync(file.fileno())  # some file systems tell only then that the disk is full
+        (out / UNFINISHED).replace(out / RESULTS)
+
+
 @contextmanager
 def _writing(out: Path, rows: int) -> Iterator[None]:
     """Say in one sentence that the folder cannot be written to, and how many rows are there."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from lymphcad.bundle import Manifest
     from lymphcad.finding import Finding
+    from lymphcad.geometry import Window
     from lymphcad.slice import CtSlice
 
 
@@ -35,6 +36,16 @@ class Scorer(Protocol):
         ------
         Refusal
             If the node cannot be scored.
+        ServerError
+            If the engine did not answer as it must.
+        """
+        ...
+
+    def score_window(self, window: Window) -> Finding:
+        """Score a node whose window was cut by `lymphcad.geometry.cut_window` with the manifest's `preprocess`.
+
+        Raises
+        ------
         ServerError
             If the engine did not answer as it must.
         """

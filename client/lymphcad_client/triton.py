@@ -32,16 +32,19 @@ if TYPE_CHECKING:
     from lymphcad.slice import CtSlice
 
 MODEL = "lymph_node"
-AT_ONCE = 8
-"""Requests in flight: enough for the server to batch them."""
+AT_ONCE, MOST_AT_ONCE = 8, 128
+"""Requests in flight: enough for two batches of each instance of the network, within these bounds."""
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps it
 _REASONS = {
     grpc.StatusCode.UNAVAILABLE: Reason.SERVER_AWAY,
     grpc.StatusCode.CANCELLED: Reason.SERVER_AWAY,
     grpc.StatusCode.DEADLINE_EXCEEDED: Reason.SERVER_TIMEOUT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.SERVER_BUSY,
     grpc.StatusCode.NOT_FOUND: Reason.MODEL_MISSING,
 }
+_LOST_MEMORY = "shared memory region"
+"""In what a server says that was started anew and does not know the regions of before."""
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype(np.float32), "UINT8": np.dtype(np.uint8)}
 
 
@@ -96,7 +99,7 @@ class TritonScorer:
     about
         A sentence for people: who answers, and in which precision.
     at_once
-        `AT_ONCE`.
+        What keeps the served network's instances in batches, `AT_ONCE` to `MOST_AT_ONCE`.
 
     Raises
     ------
@@ -112,11 +115,12 @@ class TritonScorer:
         if scheme != "grpc" or not separator or not colon or not host or not port.isdigit():
             raise CommandError(f"'{server}' is no server address: write it as grpc://127.0.0.1:8001")
         self._timeout = timeout_s
-        self.at_once = AT_ONCE
         # Channels of a process share connections and how long a refused one is not tried again; a new scorer tries now.
         self._channel = grpc.insecure_channel(self._address, options=[("grpc.use_local_subchannel_pool", 1)])
         self._stub: Any = GRPCInferenceServiceStub(self._channel)
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        self._registered: list[_Slot] = []
+        self._closed = False
         self._shares_memory = host in _LOOPBACK and os.path.isdir(_SHARED_MEMORY)  # noqa: PTH112
         try:
             self._check_ready()
@@ -128,6 +132,7 @@ class TritonScorer:
                     f"{self._address} serves bundle {self.digest[:12]}, and {bundle_digest[:12]} was asked for: serve"
                     " that bundle, or leave --bundle out",
                 )
+            self.at_once = self._batches_at_once()
             self.about = f"Scored in {self.computed_in} by the Triton server at {self._address}."
         except BaseException:
             self.close()
@@ -143,17 +148,22 @@ class TritonScorer:
 
     def close(self) -> None:
         """Give shared memory and the connection back."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                request = messages.SystemSharedMemoryUnregisterRequest(name=self._slots.get_nowait().name)
-                with contextlib.suppress(grpc.RpcError):  # the server may be gone, and its mapping with it
-                    self._stub.SystemSharedMemoryUnregister(request, timeout=self._timeout)
+        self._closed = True
+        for slot in self._registered:
+            request = messages.SystemSharedMemoryUnregisterRequest(name=slot.name)
+            try:
+                self._stub.SystemSharedMemoryUnregister(request, timeout=self._timeout)
+            except grpc.RpcError:  # the server may be gone, and its mapping with it
+                break
         self._channel.close()
 
     def score(self, ct: CtSlice, row: float, col: float) -> Finding:
         """Score one node; see `Scorer.score`."""
         preprocess = self.manifest.preprocess
-        window = cut_window(ct, row, col, preprocess.field_of_view_mm, preprocess.size)
+        return self.score_window(cut_window(ct, row, col, preprocess.field_of_view_mm, preprocess.size))
+
+    def score_window(self, window: Window) -> Finding:
+        """Score a node's window; see `Scorer.score_window`."""
         slot = self._slot()
         request = self._request(window, slot)
         # A slot is given back only after an answer: one whose request timed out may still be written to.
@@ -219,12 +229,14 @@ class TritonScorer:
         with contextlib.suppress(queue.Empty):
             return self._slots.get_nowait()
         try:
-            return _Slot(self._stub, self.manifest.preprocess.size, self._timeout)
-        except (grpc.RpcError, OSError):
+            slot = _Slot(self._stub, self.manifest.preprocess.size, self._timeout)
+        except (grpc.RpcError, OSError, ValueError):
             # A container behind a forwarded port, a server without the extension, or no memory left: the tensors go
-            # by gRPC instead.
+            # by gRPC instead. (ValueError: this connection was closed, and so the request will say.)
             self._shares_memory = False
             return None
+        self._registered.append(slot)
+        return slot
 
     def _check_ready(self) -> None:
         if not self._ask(self._stub.ServerLive, messages.ServerLiveRequest()).live:
@@ -258,19 +270,34 @@ class TritonScorer:
                 " format: write its repository with `lymphcad repository` of this version",
             ) from None
 
+    def _batches_at_once(self) -> int:
+        """Return how many requests keep the network busy: two batches for each of its instances."""
+        config = self._ask(self._stub.ModelConfig, messages.ModelConfigRequest(name=MODEL)).config
+        if config.platform == "ensemble":
+            config = self._ask(self._stub.ModelConfig, messages.ModelConfigRequest(name="cnn")).config
+        batch = max(config.dynamic_batching.preferred_batch_size, default=config.max_batch_size)
+        instances = sum(group.count for group in config.instance_group)
+        return int(min(max(2 * batch * instances, AT_ONCE), MOST_AT_ONCE))
+
     def _ask(self, method: Callable[..., Any], request: Any) -> Any:
         """Call the server."""
         try:
             return method(request, timeout=self._timeout)
+        except ValueError:
+            if not self._closed:
+                raise
+            reason, said = Reason.SERVER_AWAY, ""
         except grpc.RpcError as error:
             call: Any = error  # what a call raises is a call, too
-            reason = _REASONS.get(call.code(), Reason.SERVER_ERROR)
-            sentence = {
-                Reason.SERVER_AWAY: "does not answer: start it (`lymphcad serve`), or check address and network",
-                Reason.SERVER_TIMEOUT: f"did not answer within {self._timeout:g} s: see its load and its log",
-                Reason.MODEL_MISSING: f"has no model '{MODEL}': write its repository with `lymphcad repository`",
-            }.get(reason, f"answered with an error ({call.details()}): see its log")
-            raise ServerError(reason, f"the server at {self._address} {sentence}") from None
+            reason, said = _REASONS.get(call.code(), Reason.SERVER_ERROR), call.details()
+            if _LOST_MEMORY in said.lower():
+                reason = Reason.SERVER_AWAY
+        sentence = {
+            Reason.SERVER_AWAY: "does not answer: start it (`lymphcad serve`), or check address and network",
+            Reason.SERVER_TIMEOUT: f"did not answer within {self._timeout:g} s: see its load and its log",
+            Reason.MODEL_MISSING: f"has no model '{MODEL}': write its repository with `lymphcad repository`",
+        }.get(reason, f"answered with an error ({said}): see its log")
+        raise ServerError(reason, f"the server at {self._address} {sentence}") from None
 
 
 def _share(tensor: Any, region: str, length: int, offset: int) -> None:

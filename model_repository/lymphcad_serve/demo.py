@@ -51,7 +51,7 @@ def demo(
                 server = Server(models, free_ports())
             with server:
                 console.print(f"tritonserver is ready at {server.address}, serving {served.label}.")
-                score(images=[], out=out, nodes=table, server=server.address, bundle=served.path)
+                score(images=[], out=out, nodes=table, server=[server.address], bundle=served.path)
         console.print("The server has stopped.")
     console.print(f"Pictures: {out / 'overlays'}. What the nodes really are: {table}.")
 

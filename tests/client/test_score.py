@@ -95,6 +95,10 @@ def test_wrong_commands(tmp_path, study, capsys):
         ((study, "--node", "1,2", "--out", out, "--runner", "openvino"), "--runner goes with --edge"),
         ((study, "--node", "1,2", "--out", out, "--precision", "int8"), "--precision goes with --edge"),
         ((study, "--node", "1,2", "--out", out, "--edge", study), "there is no bundle.json"),
+        ((study, "--node", "1,2", "--out", out, "--format", "xml"), "csv, parquet"),
+        ((study, "--node", "1,2", "--out", out, "--format", ","), "csv, parquet"),
+        ((study, "--node", "1,2", "--out", out, "--dicom", "sr,jpg"), "sr, sc, pm"),
+        ((study, "--node", "1,2", "--out", out, *["--server", "grpc://127.0.0.1:1"] * 2), "twice"),
     ):
         assert run("score", *arguments) == 2
         said = capsys.readouterr().err

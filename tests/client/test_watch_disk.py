@@ -13,6 +13,7 @@ from lymphcad_client.watch.inbox import Inbox
 from lymphcad_client.watch.outbox import Outbox
 from lymphcad_client.watch.watcher import Watcher
 from pydicom.data import get_testdata_file
+from watching import place_of
 
 from lymphcad.bundle import Bundle
 from lymphcad.errors import CommandError
@@ -28,9 +29,8 @@ class Answers:
     def __init__(self, demo):
         self.manifest = demo.manifest
 
-    def score(self, ct, row, col):
-        del ct, col
-        return Finding(row / 1000, "benign", 0.5, np.zeros((32, 32), np.uint8), "made@0")
+    def score_window(self, window):
+        return Finding(place_of(window)[0] / 1000, "benign", 0.5, np.zeros((32, 32), np.uint8), "made@0")
 
 
 @pytest.fixture(scope="module")

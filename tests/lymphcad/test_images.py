@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -9,7 +10,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from lymphcad import images
 from lymphcad.errors import CommandError, Reason, Refusal
-from lymphcad.images import ImageFinder, list_images, read_image
+from lymphcad.images import ImageFinder, is_copy, list_images, read_image
 
 BUNDLE = {"window_level_hu": 50.0, "window_width_hu": 350.0, "field_of_view_mm": 60.0}
 
@@ -121,9 +122,29 @@ def test_a_file_that_vanishes_between_finding_and_reading(shipped, tmp_path):
 
 
 def test_uid_of_two_files(tmp_path):
+    """Copies are one image, in the order of their names; files that differ are none."""
     one = header_only(tmp_path / "one", "1.2.3")
-    shutil.copy(one, tmp_path / "copy")
+    shutil.copy(one, tmp_path / "two")
+    finder = ImageFinder(tmp_path, [tmp_path])
+    assert finder.find("1.2.3") == one
+    assert finder.find("1.2.3") == one
+    (tmp_path / "two").write_bytes(one.read_bytes() + b"\0\0")
     assert reason(ImageFinder(tmp_path, [tmp_path]), "1.2.3") is Reason.AMBIGUOUS_IMAGE
+
+
+@pytest.mark.parametrize("change", [{}, {"PatientName": "Other^Name"}])
+@pytest.mark.parametrize("differs", [None, "PixelData", "PixelSpacing", "ImagePositionPatient", "SeriesInstanceUID"])
+def test_copies_are_told_by_what_is_scored(shipped, tmp_path, change, differs):
+    ct = pydicom.dcmread(shipped("CT_small.dcm"))
+    ct.save_as(tmp_path / "one")
+    for keyword, value in change.items():
+        setattr(ct, keyword, value)
+    other = {"PixelData": ct.PixelData[::-1], "PixelSpacing": [1, 1], "SeriesInstanceUID": "1.2"}
+    if differs:
+        setattr(ct, differs, other.get(differs, [1, 2, 3]))
+    ct.save_as(tmp_path / "two")
+    assert is_copy(tmp_path / "one", tmp_path / "two") is (differs is None)
+    assert is_copy(tmp_path / "one", tmp_path / "gone") is False
 
 
 def test_path_goes_before_uid_and_the_index_is_read_once(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from lymphcad.bundle import Bundle, Precision
+    from lymphcad.geometry import Window
     from lymphcad.slice import CtSlice
     from lymphcad_client.edge.runner import Name
 
@@ -95,6 +96,9 @@ class EdgeScorer:
     ) -> None:
         self.close()
 
+    def wait_no_longer(self) -> None:
+        """Do nothing: this process answers what it was given."""
+
     def close(self) -> None:
         """Give memory back."""
         self._runner.close()
@@ -102,7 +106,10 @@ class EdgeScorer:
     def score(self, ct: CtSlice, row: float, col: float) -> Finding:
         """Score one node; see `lymphcad_client.scorer.Scorer.score`."""
         preprocess = self.manifest.preprocess
-        window = cut_window(ct, row, col, preprocess.field_of_view_mm, preprocess.size)
+        return self.score_window(cut_window(ct, row, col, preprocess.field_of_view_mm, preprocess.size))
+
+    def score_window(self, window: Window) -> Finding:
+        """Score a node's window; see `lymphcad_client.scorer.Scorer.score_window`."""
         answer = self._runner.run({
             "IMAGE": window.image[np.newaxis],
             "SPACING_MM": np.array([window.spacing_mm], np.float32),

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STUDY_JSON = "study.json"
+DICOM = "dicom"
+"""Folder of DICOM results within a study's."""
 _PART = "-part"
-_WRITTEN = {RESULTS, UNFINISHED, NOTICE, STUDY_JSON, "overlays"}
+_WRITTEN = {RESULTS, UNFINISHED, NOTICE, STUDY_JSON, DICOM, "overlays"}
 """All that we write into a folder of results."""
 
 

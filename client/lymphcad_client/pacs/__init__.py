@@ -1,0 +1,1 @@
+"""The PACS: DICOM objects sent, fetched and received."""
