@@ -64,7 +64,9 @@ class DaskCluster:
 
     def worker_pids(self):
         """Return the processes that do the work; a nanny starts one again when it is killed."""
-        found = [child for nanny in self.nannies if nanny.poll() is None for child in psutil.Process(nanny.pid).children()]
+        found = [
+            child for nanny in self.nannies if nanny.poll() is None for child in psutil.Process(nanny.pid).children()
+        ]
         return [child.pid for child in found if "spawn_main" in " ".join(child.cmdline())]
 
     def logs(self):
