@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from lymphcad.geometry import Window
 
+MOST_IN_FLIGHT = 16
 _LEAD_S = 0.3
 _PAGE = 4096
 _SHARED_MEMORY = Path("/dev/shm")
@@ -58,6 +59,9 @@ class Bare:
             assert node.col is not None
             ct = read_slice(table.parent / node.image)
             self._windows.append(cut_window(ct, node.row, node.col, preprocess.field_of_view_mm, preprocess.size))
+        # For as long as the server runs: it holds a region for a moment longer than it takes to answer.
+        self._region = _Region(self._windows, MOST_IN_FLIGHT, self._size)
+        self._region.register(address)
 
     def rates(self, order: dict[str, Any]) -> dict[str, Any]:
         """Drive the server.
@@ -70,8 +74,8 @@ class Bare:
         Returns
         -------
         dict
-            ``rate``, answers a second; ``images``, all answers, those of the lead and the tail too;
-            ``probabilities`` of the nodes that were answered, by their number in the table, from 0.
+            ``rate``, answers a second; ``images``, all answers, those of the lead and the tail too; ``probabilities``
+            of the nodes that were answered, by their number in the table, from 0.
         """
         return asyncio.run(self._drive(order["in_flight"], order["seconds"], shared=order["shared"]))
 
@@ -80,16 +84,11 @@ class Bare:
         found: dict[int, float] = {}
         async with grpc.aio.insecure_channel(self._address) as channel:
             stub = GRPCInferenceServiceStub(channel)
-            region = None
-            if shared:
-                region = _Region(self._windows, in_flight, self._size)
-                try:
-                    await stub.SystemSharedMemoryRegister(region.registration())
-                finally:
-                    region.unlink()  # the server has mapped it; nothing is left behind however this process ends
-            shares = [range(slot, len(self._windows), in_flight) for slot in range(min(in_flight, len(self._windows)))]
+            region = self._region if shared else None
+            slots = range(min(in_flight, len(self._windows)))
             requests = [
-                [(node, self._request(node, region, slot)) for node in nodes] for slot, nodes in enumerate(shares)
+                [(node, self._request(node, region, slot)) for node in range(slot, len(self._windows), in_flight)]
+                for slot in slots
             ]
             start = time.perf_counter() + _LEAD_S
 
@@ -104,8 +103,6 @@ class Bare:
                         found[node] = float(np.frombuffer(answer.raw_output_contents[at], np.float32)[0])
 
             await asyncio.gather(*(call(cycle(share)) for share in requests))
-            if region is not None:
-                await stub.SystemSharedMemoryUnregister(messages.SystemSharedMemoryUnregisterRequest(name=region.name))
         counted = sum(start <= at < start + seconds for at in ended)
         return {"rate": counted / seconds, "images": len(ended), "probabilities": found}
 
@@ -146,16 +143,20 @@ class _Region:
         finally:
             os.close(file)
 
-    def registration(self) -> Any:
-        return messages.SystemSharedMemoryRegisterRequest(name=self.name, key=f"/{self.name}", byte_size=self._length)
+    def register(self, address: str) -> None:
+        request = messages.SystemSharedMemoryRegisterRequest(
+            name=self.name, key=f"/{self.name}", byte_size=self._length
+        )
+        try:
+            with grpc.insecure_channel(address) as channel:
+                GRPCInferenceServiceStub(channel).SystemSharedMemoryRegister(request)
+        finally:
+            self._path.unlink()  # the server has mapped it; nothing is left behind however this process ends
 
     def share(self, tensor: Any, offset: int, length: int) -> None:
         tensor.parameters["shared_memory_region"].string_param = self.name
         tensor.parameters["shared_memory_byte_size"].int64_param = length
         tensor.parameters["shared_memory_offset"].int64_param = offset
-
-    def unlink(self) -> None:
-        self._path.unlink()
 
 
 def main() -> None:

@@ -83,8 +83,8 @@ def measure(bundle: Bundle, files: Files, settings: Settings) -> dict[str, Any]:
     -------
     dict
         ``bare``: ``images_s`` by way and requests in flight, medians over the rounds, ``limit``, the highest of them,
-        and ``client_cpu_ms`` and ``server_cpu_ms`` an image there. ``score``, for each table: ``nodes_s``, in the
-        steady state, ``lowest_highest`` of it, ``ratio`` to the limit, ``whole_nodes_s`` of the long table with all,
+        and ``client_cpu_ms`` and ``server_cpu_ms`` an image there. ``score``, for each table: ``nodes_s`` in the steady
+        state, ``lowest_highest`` of it, ``ratio`` to the limit, ``whole_nodes_s`` of the long table with start and end,
         ``client_cpu_ms`` and ``server_cpu_ms`` a node in the steady state. ``memory`` as `memory_of` returns it.
 
     Raises
@@ -200,8 +200,8 @@ def render(results: dict[str, Any]) -> str:
         f"Medians of {settings['rounds']} rounds; bare: windows of {settings['seconds']:g} s, the best of"
         f" {', '.join(map(str, IN_FLIGHT))} requests in flight, tensors in shared memory or in the message. The rest:"
         f" `lymphcad score --no-overlays`{''.join(' ' + one for one in settings['options'])} from {settings['files']}"
-        f" files of 512 x 512, {settings['many']} nodes less {settings['few']}; grouped: {NODES_A_SLICE} of a slice"
-        f" after each other. All share {about['cores']} cores of {about['cpu']} ({', '.join(about['flags'])}).",
+        f" files of 512 x 512, {settings['many']} nodes less {settings['few']}; grouped: {NODES_A_SLICE} nodes of a"
+        f" slice after each other. All share {about['cores']} cores of {about['cpu']} ({', '.join(about['flags'])}).",
         "",
         *("| " + " | ".join(map(str, row)) + " |" for row in rows),
         "",

@@ -1,4 +1,4 @@
-"""The files and tables that `benchmarks.batch` has scored: phantom slices of 512 x 512, several nodes on each."""
+"""The files and tables that `benchmarks.batch` has scored: phantom slices of 512 x 512 pixels."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -87,5 +87,12 @@ def machine() -> dict[str, Any]:
         "cpu": about["model name"],
         "cores": len(os.sched_getaffinity(0)),
         "flags": [flag for flag in _FLAGS if flag in flags],
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -131,16 +131,17 @@ def memory_of(table: Path, nodes: int, server: Server, options: list[str], every
             stats = stub.ModelStatistics(messages.ModelStatisticsRequest(name="lymph_node")).model_stats
             return sum(one.inference_stats.success.count for one in stats)
 
-        before = answered()
+        before, due = answered(), every
 
         def look(pid: int) -> None:
-            nonlocal latest
+            nonlocal latest, due
             count = answered() - before
             sizes = [resident_mb(one) for one in family(pid)]
             if sizes[0] > 0:  # while it still is a process
                 latest = [count, round(sizes[0], 1), round(sum(sizes), 1)]
-                if count >= every * (len(samples) + 1):
+                if count >= due:
                     samples.append(latest)
+                    due = every * (count // every + 1)
 
         run_score(table, nodes, server, options, keep=0, look=look)
     if not samples:

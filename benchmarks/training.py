@@ -1,8 +1,8 @@
 """How much of the network's own speed is left in training: ``python -m benchmarks.training [--json] [--arch NAME]``.
 
-In one run, in rounds that take turns: `lymphcad_train`'s own epoch (crops, augmentation, loss, clipping, optimizer,
-moving average, Lightning around it), and the bare loop of forward and backward of the same network, batch, precision
-and memory format on one ready batch.
+On the GPU if torch finds one. In one run, in rounds that take turns: `lymphcad_train`'s own epoch (crops,
+augmentation, loss, clipping, optimizer, moving average, Lightning around it), and the bare loop of forward and backward
+of the same network, batch, precision and memory format on one ready batch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,20 @@ class Timed(Training):
     def on_train_batch_end(self, *arguments: Any) -> None:
         """Note the time."""
         super().on_train_batch_end(*arguments)
+        if len(self.ended) in (_LEAD, self.trainer.num_training_batches):
+            synchronize()
         self.ended.append(time.perf_counter())
+
+
+def device() -> str:
+    """Return where Lightning trains."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def cohort(images: int) -> Windows:
@@ -70,17 +83,20 @@ def trained(settings: Settings, windows: Windows, steps: int) -> float:
 
 def bare(settings: Settings, steps: int) -> float:
     """Return the images/s of forward and backward, after two steps that warm up."""
-    network = CamNetwork(settings.architecture, drop_path=DROP_PATH).to(memory_format=torch.channels_last).train()
+    network = CamNetwork(settings.architecture, drop_path=DROP_PATH).to(device()).train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     size = settings.preprocess.size
-    crop = torch.rand(settings.batch, 1, size, size).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(settings.batch) % 2
+    crop = torch.rand(settings.batch, 1, size, size, device=device()).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(settings.batch, device=device()) % 2
     for step in range(_LEAD + steps):
         if step == _LEAD:
+            synchronize()
             start = time.perf_counter()
         network.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision() == "bf16-mixed"):
+        with torch.autocast(device(), torch.bfloat16, enabled=precision() == "bf16-mixed"):
             logits = network(crop)[0]
-        torch.nn.functional.cross_entropy(logits.float(), labels).backward()
+        torch.nn.functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+    synchronize()
     return steps * settings.batch / (time.perf_counter() - start)
 
 
@@ -104,7 +120,8 @@ def measure(name: str, size: int, batch: int, steps: int, rounds: int) -> dict[s
     -------
     dict
         Images/s, medians over the rounds: ``bare`` and ``trained``; ``ratio`` of the two; ``lowest_highest``;
-        ``peak_gib``, the most memory that this process has had, with the paper's number of images in it.
+        ``peak_gib``, the most memory that this process has had, with the paper's number of images in it;
+        ``peak_gpu_gib``, the most that its tensors had on the GPU, if there is one.
     """
     settings = Settings(
         architecture=name,
@@ -128,6 +145,7 @@ def measure(name: str, size: int, batch: int, steps: int, rounds: int) -> dict[s
         "ratio": round(median(rates["trained"]) / median(rates["bare"]), 3),
         "lowest_highest": {which: [round(min(v), 2), round(max(v), 2)] for which, v in rates.items()},
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        **({"peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)} if device() == "cuda" else {}),
     }
 
 
@@ -142,7 +160,9 @@ def main() -> None:
     options = parser.parse_args()
     settings = {name: value for name, value in vars(options).items() if name != "json"}
     found = measure(options.arch, options.size, options.batch, options.steps, options.rounds)
-    results = {**found, "settings": settings | {"precision": precision()}, "machine": machine()}
+    gpu = {"gpu": torch.cuda.get_device_name()} if device() == "cuda" else {}
+    about = machine() | gpu | {"torch": torch.__version__}
+    results = {**found, "settings": settings | {"precision": precision()}, "machine": about}
     if options.json:
         print(json.dumps(results, indent=2))
     print(

@@ -128,7 +128,7 @@ def _read(header: Header, path: Path, frame: int | None) -> CtSlice:
         has_position = False
     stored = stored_values(header, pixels, index)
     return CtSlice(
-        hu=hounsfield(stored, slope, intercept, _padding(elements, pixels, little=little)),
+        hu=hounsfield(stored, slope, intercept, _padding(elements, pixels, little=little), overwrite=True),
         spacing_mm=spacing,
         path=path,
         frame=index + 1 if pixels.frames > 1 else None,

@@ -137,7 +137,7 @@ def stored_values(header: Header, pixels: PixelFormat, index: int) -> npt.NDArra
     Returns
     -------
     numpy.ndarray
-        Integers [rows, columns], each within `bits_stored` bits; may be read-only.
+        Integers [rows, columns], each within `bits_stored` bits; the caller's own, but may be read-only.
 
     Raises
     ------
@@ -187,11 +187,12 @@ def _native(header: Header, pixels: PixelFormat, index: int) -> npt.NDArray[Any]
     """Read one little-endian frame (PS3.5, section 8.1.1 and annex A.2)."""
     assert header.pixel_offset is not None  # noqa: S101 - the caller has refused a file without pixel data
     header.stream.seek(header.pixel_offset + index * pixels.frame_bytes)
-    data = header.stream.read(pixels.frame_bytes)
-    if len(data) < pixels.frame_bytes:  # cut off since `_check_native`
-        raise _short(len(data), pixels.frame_bytes)
     dtype = f"<{'i' if pixels.is_signed else 'u'}{pixels.bits_allocated // 8}"
-    return np.frombuffer(data, dtype).reshape(pixels.rows, pixels.columns)
+    values: npt.NDArray[Any] = np.empty((pixels.rows, pixels.columns), dtype)
+    count = header.stream.readinto(values.data.cast("B"))
+    if count < pixels.frame_bytes:  # cut off since `_check_native`
+        raise _short(count, pixels.frame_bytes)
+    return values
 
 
 def _check_native(header: Header, pixels: PixelFormat) -> None:
@@ -316,7 +317,12 @@ def _extended(values: npt.NDArray[Any], pixels: PixelFormat) -> npt.NDArray[Any]
 
 
 def hounsfield(
-    stored: npt.NDArray[Any], slope: float, intercept: float, padding: tuple[int, int] | None
+    stored: npt.NDArray[Any],
+    slope: float,
+    intercept: float,
+    padding: tuple[int, int] | None,
+    *,
+    overwrite: bool = False,
 ) -> npt.NDArray[np.int16]:
     """Rescale stored values to Hounsfield units (PS3.3, C.11.1), rounded, and clipped to what int16 holds.
 
@@ -328,24 +334,31 @@ def hounsfield(
         RescaleSlope (0028,1053), not 0, and RescaleIntercept (0028,1052), HU.
     padding
         Lowest and highest stored value that mean padding, both included; None if the file declares none.
+    overwrite
+        Whether the result may take the memory of `stored`: getting more from the system takes longer than the rest.
 
     Returns
     -------
     numpy.ndarray
         int16 [rows, columns], HU; `PADDING_HU` where padded, and nowhere else.
     """
-    hu = _rescaled_by_integers(stored, slope, intercept)
+    padded = None
+    if padding is not None:
+        first, last = padding
+        padded = stored == first if first == last else (stored >= first) & (stored <= last)
+    hu = _rescaled_by_integers(stored, slope, intercept, overwrite=overwrite)
     if hu is None:
         with np.errstate(over="ignore"):  # infinity is clipped, too
             values = stored * np.float64(slope) + np.float64(intercept)
         hu = np.clip(np.rint(values), _MIN_HU, _MAX_HU).astype(np.int16)
-    if padding is not None:
-        first, last = padding
-        hu[stored == first if first == last else (stored >= first) & (stored <= last)] = PADDING_HU
+    if padded is not None:
+        hu[padded] = PADDING_HU
     return hu
 
 
-def _rescaled_by_integers(stored: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArray[np.int16] | None:
+def _rescaled_by_integers(
+    stored: npt.NDArray[Any], slope: float, intercept: float, *, overwrite: bool
+) -> npt.NDArray[np.int16] | None:
     """Rescale in integers; None if slope or intercept is not whole, or too large."""
     if slope != math.floor(slope) or intercept != math.floor(intercept):
         return None
@@ -354,7 +367,8 @@ def _rescaled_by_integers(stored: npt.NDArray[Any], slope: float, intercept: flo
     ends = (low * factor + offset, high * factor + offset)
     if min(ends) >= _MIN_HU and max(ends) <= _MAX_HU:
         # All results fit in int16, so steps on the way there may wrap around: arithmetic modulo 65536 is exact.
-        hu = stored.astype(np.int16)
+        in_place = overwrite and stored.flags.writeable and stored.dtype in (np.int16, np.uint16)
+        hu = stored.view(np.int16) if in_place else stored.astype(np.int16)
         if factor != 1:
             hu *= _wrapped(factor)
         hu += _wrapped(offset)

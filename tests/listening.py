@@ -8,13 +8,15 @@ import io
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pydicom
 from annotating import copy_of, planar, report, scoord
 from lymphcad_client.listen.run import Node
 from lymphcad_client.listen.spool import Spool
+from lymphcad_client.pacs.address import Speech, parse_peer
+from lymphcad_client.pacs.sending import send_files
 from pydicom.uid import generate_uid
 from pynetdicom import AE
 
@@ -99,23 +101,9 @@ def store(port, datasets):
     return statuses
 
 
-def dicom_send(port):
-    """Return what stores files by C-STORE."""
-
-    def send(paths):
-        datasets = [pydicom.dcmread(path) for path in paths]
-        entity = AE("NODE")
-        for sop_class, syntax in {(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for one in datasets}:
-            entity.add_requested_context(sop_class, syntax)
-        peer = entity.associate("127.0.0.1", port)
-        for one in datasets:
-            status = peer.send_c_store(one).get("Status") if peer.is_established else None
-            yield SimpleNamespace(
-                outcome="failed" if status is None else "refused" if status else "stored", status=str(status)
-            )
-        peer.release()
-
-    return send
+def send_to(address, timeout_s=30):
+    """Return what stores files at a PACS."""
+    return partial(send_files, peer=parse_peer(address), speech=Speech(timeout_s=timeout_s, tries=1))
 
 
 class Listening:

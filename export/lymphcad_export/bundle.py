@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnxruntime
 from lymphcad_train.graphs import Cam, Preprocess
 
 from lymphcad.bundle import BUNDLE_JSON, PRECISIONS, Bundle, Precision, write_bundle
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from lymphcad.bundle import Tolerance
 
-_PACKAGES = ("lymphcad", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nvidia-modelopt")
+_PACKAGES = ("lymphcad", "torch", "timm", "onnx", "onnxscript", "openvino", "nvidia-modelopt")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def export_bundle(
             "preprocess": window,
             "map_size": map_size,
             "precisions": ["fp32"],
-            "versions": {name: version(name) for name in _PACKAGES},
+            "versions": {name: version(name) for name in _PACKAGES} | {"onnxruntime": onnxruntime.__version__},
         }
         if finish is not None:
             fields |= finish(beside)

@@ -13,6 +13,7 @@ from lymphcad_train.data import Samples, collate
 from torch.utils.data import DataLoader
 
 from lymphcad.bundle import CAM, PREPROCESS, Precision
+from lymphcad.errors import CommandError
 from lymphcad_export.onnx_graphs import cnn_file, edge_file
 
 if TYPE_CHECKING:
@@ -30,8 +31,13 @@ SERVED = "openvino"
 """The engine that serves the CNN on a CPU."""
 EDGE = "edge"
 """The merged graph, in ONNX Runtime."""
+GPU = "onnxruntime-cuda"
+"""ONNX Runtime's CUDA provider runs the CNN."""
 BATCH = 16
-_CUDA = "CUDAExecutionProvider"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_OPTIONS = {CUDA: {"use_tf32": "0"}}
+"""A provider's. A graph in float32 is multiplied in float32, not in the ten bits of TF32."""
+_FATAL = 4
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,9 @@ class Scores:
 
 
 def engines() -> list[str]:
-    """Return what can run a bundle's graphs here; ONNX Runtime on a GPU where its build has it."""
-    cuda = ["onnxruntime-cuda"] if _CUDA in onnxruntime.get_available_providers() else []
-    return ["onnxruntime", SERVED, EDGE, *cuda]
+    """Return what can run a bundle's graphs here; ONNX Runtime on a GPU where its build has it and there is one."""
+    cuda = CUDA in onnxruntime.get_available_providers() and torch.cuda.is_available()
+    return ["onnxruntime", SERVED, EDGE, *([GPU] if cuda else [])]
 
 
 def torch_scores(whole: Whole, windows: Windows, rows: Sequence[int]) -> Scores:
@@ -122,12 +128,17 @@ def open_graphs(folder: Path, precision: Precision, engine: str) -> Run:
     -------
     callable
         Takes and gives arrays by the names of the tensors.
+
+    Raises
+    ------
+    CommandError
+        If the engine is `GPU` and ONNX Runtime cannot use one.
     """
     if engine == EDGE:
         return _onnxruntime(edge_file(folder, precision))
     opened: dict[str, Callable[[Path], Run]] = {
         "onnxruntime": _onnxruntime,
-        "onnxruntime-cuda": lambda path: _onnxruntime(path, _CUDA),
+        GPU: lambda path: _onnxruntime(path, CUDA),
         SERVED: _openvino,
     }
     steps = [_onnxruntime(folder / PREPROCESS), opened[engine](cnn_file(folder, precision)), _onnxruntime(folder / CAM)]
@@ -160,8 +171,41 @@ def _scores(batches: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]]
     return Scores(np.concatenate(probabilities)[:, 0].astype(np.float64), np.concatenate(heatmaps))
 
 
-def _onnxruntime(path: Path, provider: str = "CPUExecutionProvider") -> Run:
-    session = onnxruntime.InferenceSession(path, providers=[provider])
+def open_session(path: Path, provider: str) -> Any:
+    """Open a graph in ONNX Runtime.
+
+    Parameters
+    ----------
+    path
+        The graph.
+    provider
+        `CPU` or `CUDA`.
+
+    Returns
+    -------
+    onnxruntime.InferenceSession
+        Which computes there.
+
+    Raises
+    ------
+    CommandError
+        If ONNX Runtime cannot use the provider.
+    """
+    if provider == CUDA:
+        # It writes an error to the terminal for each fused convolution that cuDNN has not, and then computes without;
+        # what it cannot compute it raises.
+        onnxruntime.set_default_logger_severity(_FATAL)
+    session = onnxruntime.InferenceSession(path, providers=[(provider, _OPTIONS.get(provider, {}))])
+    if provider not in session.get_providers():  # it takes the CPU instead, and only warns
+        raise CommandError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot use {provider} here: on a machine with a GPU install"
+            " onnxruntime-gpu for the CUDA version of torch in its place, or uninstall it to prove on the CPU alone"
+        )
+    return session
+
+
+def _onnxruntime(path: Path, provider: str = CPU) -> Run:
+    session = open_session(path, provider)
     inputs = [value.name for value in session.get_inputs()]
     outputs = [value.name for value in session.get_outputs()]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lymphcad_client.edge.runner import PACKAGES, check_runner, choose_runner, installed
@@ -119,6 +120,7 @@ def versions_of(manifest: Manifest) -> dict[str, tuple[str, str | None]]:
 
 def _installed(package: str) -> str | None:
     try:
-        return version(package)
-    except PackageNotFoundError:
+        # Several distributions bring the module onnxruntime: one of them runs on a GPU.
+        return version(package) if package != "onnxruntime" else str(import_module(package).__version__)
+    except ModuleNotFoundError:
         return None

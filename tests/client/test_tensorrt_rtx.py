@@ -171,9 +171,7 @@ def test_the_engine_of_the_gpus_capability_is_taken(engines, capability, name):
     assert choose_engine(engines, Gpu("NVIDIA RTX", capability)) == engines / f"cnn.{name}.engine"
 
 
-@pytest.mark.parametrize(
-    ("capability", "needs"), [("7.5", "sm75"), ("12.1", "sm121"), ("9.0", "sm90"), ("8.0", "sm80")]
-)
+@pytest.mark.parametrize(("capability", "needs"), [("7.5", "sm75"), ("12.1", "sm121"), ("8.0", "sm80")])
 def test_a_folder_for_other_gpus_is_refused_with_what_it_has(engines, capability, needs):
     with pytest.raises(CommandError) as caught:
         choose_engine(engines, Gpu("NVIDIA T4", capability))
@@ -181,6 +179,19 @@ def test_a_folder_for_other_gpus_is_refused_with_what_it_has(engines, capability
         f"'{engines}' has engines for sm86, sm89, sm120 only, and this machine's NVIDIA T4 needs {needs}: build one"
         f" with `lymphcad plan --rtx {needs}`, or take --runner openvino"
     )
+
+
+def test_a_gpu_that_no_engine_can_be_built_for_is_refused_whatever_engine_is_named(half_bundle, engines, monkeypatch):
+    monkeypatch.setattr(runner_module, "load_cuda", lambda: FakeCuda(capability=(9, 0)))
+    _, version = load("tensorrt_rtx")
+    for named in (engines, engines / "cnn.sm86.engine"):
+        with pytest.raises(CommandError) as caught:
+            TensorRtRtx(half_bundle, named)
+        assert str(caught.value) == (
+            f"TensorRT-RTX {version} runs on sm75, sm80, sm86, sm89, sm120, sm121, and this machine's NVIDIA RTX A2000"
+            " is sm90: serve the bundle from Triton with a TensorRT plan, which `lymphcad plan` builds on such a GPU,"
+            " or take --runner openvino"
+        )
 
 
 def test_one_engine_is_taken_as_it_is_and_nothing_else_for_one(engines, tmp_path):
@@ -574,6 +585,8 @@ def test_what_else_is_read_of_the_binding_is_there():
 def test_on_an_rtx_gpu_the_engine_computes_what_the_bundle_was_proven_with(half_bundle, tmp_path):
     """Which has never been run."""
     gpu = this_gpu(load_cuda())
+    if not hasattr(load("tensorrt_rtx")[0].ComputeCapability, gpu.target.upper()):
+        pytest.skip(f"TensorRT-RTX does not run on {gpu.target}")
     write_engines(half_bundle, tmp_path / "engines", ahead((gpu.target,)), LARGEST, "command")
     runner = TensorRtRtx(half_bundle, tmp_path / "engines")
     check_runner(runner, half_bundle)

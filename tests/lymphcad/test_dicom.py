@@ -1,3 +1,4 @@
+import io
 import os
 from fractions import Fraction
 
@@ -20,10 +21,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lymphcad import dicom_header
+from lymphcad import dicom, dicom_header
 from lymphcad.dicom import read_slice
 from lymphcad.dicom_header import read_sop_instance_uid
 from lymphcad.dicom_pixels import hounsfield
+from lymphcad.errors import Reason, Refusal
 from lymphcad.last_header import LastHeader
 from lymphcad.slice import PADDING_HU
 
@@ -233,10 +235,21 @@ def test_what_does_not_fit_is_clipped_but_is_not_padding(ct, save):
 )
 @example(stored=np.zeros((2, 3), np.int16), slope=2.0**70, intercept=3)
 def test_hounsfield_is_exact(stored, slope, intercept):
+    before = stored.copy()
     hu = hounsfield(stored, float(slope), float(intercept), None)
+    np.testing.assert_array_equal(stored, before)
     for value, found in zip(stored.flat, hu.flat, strict=True):
         exact = Fraction(int(value)) * Fraction(slope) + Fraction(intercept)
         assert found == min(max(round(exact), -32767), 32767)
+    low, high = sorted(map(int, stored.flat[:2]))
+    padded = hounsfield(stored, float(slope), float(intercept), (low, high))
+    np.testing.assert_array_equal(padded, np.where((before >= low) & (before <= high), PADDING_HU, hu))
+    frozen = stored.copy()
+    frozen.flags.writeable = False
+    for memory in (frozen, stored):
+        found = hounsfield(memory, float(slope), float(intercept), (low, high), overwrite=True)
+        np.testing.assert_array_equal(found, padded)
+    np.testing.assert_array_equal(frozen, before)
 
 
 @pytest.mark.parametrize("sequence_length", ["undefined", "defined"])
@@ -264,13 +277,73 @@ def test_enhanced_of_one_frame_needs_no_number(enhanced, save):
         assert read_slice(save(enhanced), frame).frame is None
 
 
-def test_large_file_is_read_in_parts(enhanced, save, monkeypatch):
-    path = save(enhanced)
-    whole = read_slice(path, frame=2).hu
-    monkeypatch.setattr("lymphcad.dicom_header._READ_WHOLE_BYTES", 1000)
-    np.testing.assert_array_equal(read_slice(path, frame=2).hu, whole)
-    enhanced.compress(JPEG2000Lossless)
-    np.testing.assert_array_equal(read_slice(save(enhanced), frame=2).hu, whole)
+def outcome(path, frame):
+    """What is read of a file, or why it is refused."""
+    try:
+        image = read_slice(path, frame)
+    except Refusal as refusal:
+        return refusal.reason, str(refusal)
+    return image.hu.tobytes(), image.spacing_mm, image.position_mm, image.sop_instance_uid
+
+
+@pytest.mark.parametrize("kind", ["classic", "enhanced", JPEG2000Lossless, RLELossless, "deflated"])
+def test_where_the_first_read_ends_makes_no_difference(ct, enhanced, save, monkeypatch, kind):
+    """Neither to what is read nor to what is refused, of whole files and of files that are cut off."""
+    monkeypatch.setattr(dicom_header, "_last_header", LastHeader())
+    dataset, frame = (enhanced, 2) if kind == "enhanced" else (ct, None)
+    if kind == "deflated":
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    elif kind not in ("classic", "enhanced"):
+        dataset.compress(kind)
+    whole = save(dataset).read_bytes()
+    pixels = whole.find(b"\xe0\x7f\x10\x00")  # of a deflated file, none
+    ends = {140, 400, 1500, len(whole) - 100, len(whole)} | (
+        {pixels + n for n in (0, 4, 8, 12, 20)} if pixels > 0 else set()
+    )
+    path, found = save(dataset), set()
+    for length in sorted(ends):
+        path.write_bytes(whole[:length])
+        outcomes = []
+        for head in (0, *sorted(ends)):  # with 0 the file is parsed where it lies
+            monkeypatch.setattr(dicom_header, "_HEAD_BYTES", head)
+            outcomes.append(outcome(path, frame))
+        assert set(outcomes) == {outcomes[0]}
+        found.add(outcomes[0])
+    assert len(found) >= 2  # refusals and a slice
+
+
+def test_a_value_that_the_first_read_cuts(ct, save, monkeypatch):
+    for tag in [tag for tag in ct.keys() if tag > 0x00281054]:  # noqa: SIM118 - of a dataset, elements come otherwise
+        del ct[tag]
+    ct.RescaleType = "HU"  # the last element
+    path = save(ct)
+    monkeypatch.setattr(dicom_header, "_HEAD_BYTES", path.stat().st_size - 1)
+    with dicom_header.open_dicom(path, [0x00281054]) as header:
+        assert dicom_header.text(header.elements, 0x00281054) == "HU"
+
+
+def test_a_file_that_is_cut_off_while_it_is_read(ct, save, monkeypatch):
+    path, check = save(ct), dicom.check_pixel_data
+
+    def check_then_cut(*arguments):
+        check(*arguments)
+        os.truncate(path, path.stat().st_size - 5000)
+
+    monkeypatch.setattr(dicom, "check_pixel_data", check_then_cut)
+    with pytest.raises(Refusal) as refused:
+        read_slice(path)
+    assert refused.value.reason is Reason.TRUNCATED
+
+
+def test_only_a_header_of_usual_length_is_parsed_before_the_file(ct, save, monkeypatch):
+    parsed = []
+    original = dicom_header._read
+    monkeypatch.setattr(dicom_header, "_read", lambda *arguments: parsed.append(arguments[0]) or original(*arguments))
+    expected = read_slice(save(ct)).hu
+    assert [type(stream) for stream in parsed] == [io.BytesIO]
+    ct.private_block(0x0009, "LONG", create=True).add_new(1, "OB", bytes(100_000))
+    np.testing.assert_array_equal(read_slice(save(ct)).hu, expected)
+    assert [type(stream) for stream in parsed[1:]] == [io.BytesIO, io.BufferedReader]
 
 
 @pytest.mark.parametrize("is_undefined_length", [True, False])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from google.protobuf import text_format
 from lymphcad_serve.repository import Target, write_repository
 from lymphcad_serve.server import Server, free_ports
-from lymphcad_serve.verify import verify_bundle
+from lymphcad_serve.verify import verify_bundle, versions_of
 from lymphcad_serve.verify_served import verify_repository, verify_server
 from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2
@@ -73,6 +75,19 @@ def test_a_bundle_that_holds(probe_bundle, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["label"], found["files"]) == (probe_bundle.label, 6)
     assert found["versions"]["onnxruntime"][0] == found["versions"]["onnxruntime"][1]
+
+
+def test_the_version_of_onnxruntime_is_known_where_another_distribution_brings_it(probe_bundle, monkeypatch):
+    def without(name):
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("lymphcad_serve.verify.version", without)
+    found = versions_of(probe_bundle.manifest)
+    assert found["onnxruntime"] == (onnxruntime.__version__,) * 2
+    manifest = probe_bundle.manifest.model_copy(update={"versions": {"no-such-package": "1"}})
+    assert versions_of(manifest) == {"no-such-package": ("1", None)}
 
 
 def test_graphs_that_compute_something_else(wrong_bundle, capsys):

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 
 from lymphcad_train.cohort import load_windows  # noqa: E402
 from lymphcad_train.networks import CamNetwork  # noqa: E402
-from lymphcad_train.run import read_record  # noqa: E402
+from lymphcad_train.record import score  # noqa: E402
+from lymphcad_train.run import read_record, read_started  # noqa: E402
 from lymphcad_train.training import Training  # noqa: E402
 from lymphcad_train.weights import load_weights  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -84,6 +85,23 @@ def test_predictions_are_those_of_the_saved_weights(trained_run):
             logits = network(crop)[0][0]
         probability = torch.sigmoid((logits[1] - logits[0]) / record.temperature).item()
         assert float(rows[number]["probability"]) == pytest.approx(probability, abs=1e-4)
+
+
+def test_what_is_recorded_is_scored_without_tf32_and_training_keeps_it(trained_run, monkeypatch):
+    convolutions = torch.backends.cudnn.conv
+    convolutions.fp32_precision = "tf32"  # as it is by default
+    seen, forward = [], CamNetwork.forward
+
+    def spied(self, crop):
+        seen.append(convolutions.fp32_precision)
+        return forward(self, crop)
+
+    monkeypatch.setattr(CamNetwork, "forward", spied)
+    run = read_started(trained_run).settings
+    network = CamNetwork(run.architecture)
+    score(network, load_windows(trained_run / "windows.npz"), np.arange(3), run)
+    assert seen == ["ieee"]
+    assert convolutions.fp32_precision == "tf32"
 
 
 def test_only_epochs_at_the_full_size_are_candidates(trained_run):

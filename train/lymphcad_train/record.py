@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from lymphcad_train.training import WEIGHTS
 from lymphcad_train.weights import load_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -223,13 +225,25 @@ def score(
     preprocess = Preprocess(**settings.preprocess.model_dump()).to(device)
     samples = Samples(windows, np.zeros(len(windows)), rows)
     found, drawn = [], []
-    with torch.inference_mode():
+    with torch.inference_mode(), _exact():
         for image, spacing, center, _ in DataLoader(samples, 2 * settings.batch, collate_fn=collate):
             crop = preprocess(image.to(device), spacing.to(device), center.to(device))
             logits, maps = served(crop.contiguous(memory_format=torch.channels_last))
             found.append((logits[:, 1] - logits[:, 0]).double().cpu())
             drawn.append(maps.float().cpu().contiguous())
     return torch.cat(found).numpy(), torch.cat(drawn).numpy()
+
+
+@contextlib.contextmanager
+def _exact() -> Iterator[None]:
+    """Keep convolutions on a GPU in float32: by default cuDNN rounds what it multiplies to TF32, ten bits."""
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def _evidence_scale(maps: npt.NDArray[np.float32], size: int) -> float:

@@ -48,6 +48,30 @@ class Opened:
     log: list[str]
 
 
+def check_gpu(library: Library, version: str, gpu: Gpu) -> None:
+    """Refuse a GPU for which no engine can be built.
+
+    Parameters
+    ----------
+    library, version
+        TensorRT-RTX.
+    gpu
+        This machine's.
+
+    Raises
+    ------
+    CommandError
+        With those for which there can be one.
+    """
+    known = [name.lower() for name in cast("Any", library).ComputeCapability.__members__ if name.startswith("SM")]
+    if gpu.target not in known:
+        raise CommandError(
+            f"TensorRT-RTX {version} runs on {', '.join(known)}, and this machine's {gpu.name} is {gpu.target}: serve"
+            " the bundle from Triton with a TensorRT plan, which `lymphcad plan` builds on such a GPU,"
+            f" {INSTEAD}"
+        )
+
+
 def choose_engine(engines: Path, gpu: Gpu) -> Path:
     """Return the engine for a GPU.
 

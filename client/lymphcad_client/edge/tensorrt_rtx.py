@@ -13,7 +13,7 @@ from lymphcad.errors import CommandError, Reason, ServerError
 from lymphcad.plan import Machine, check_plan
 from lymphcad.tensorrt_library import first_line, load
 from lymphcad_client.edge.cuda import CudaError, Memory, load_cuda, this_gpu
-from lymphcad_client.edge.rtx_engine import INSTEAD, choose_engine, execute, open_engine
+from lymphcad_client.edge.rtx_engine import INSTEAD, check_gpu, choose_engine, execute, open_engine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +59,7 @@ class TensorRtRtx:
         library, version = load("tensorrt_rtx", EXTRA)
         cuda = load_cuda()
         gpu = this_gpu(cuda)
+        check_gpu(library, version, gpu)
         engine = choose_engine(engines, gpu)
         sidecar = check_plan(engine, manifest, Machine(version, gpu.name, gpu.compute_capability))
         self.about = f"TensorRT-RTX {version} on {gpu.name}, engine {engine.name}"

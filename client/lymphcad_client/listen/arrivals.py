@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
 
 @dataclass
@@ -43,9 +43,9 @@ class Arrivals:
         self._lock = threading.Lock()
         self._start = time.monotonic()
         self._in_hand: dict[int, str] = {}
-        self._open: dict[Hashable, Brought] = {}
+        self._open: dict[threading.Thread, Brought] = {}
         self._last: dict[str, float] = {}
-        self._inputs: Counter[str] = Counter()
+        self._new: Counter[str] = Counter()
         self._all: Counter[str] = Counter()
 
     def begin(self, study: str) -> None:
@@ -53,19 +53,17 @@ class Arrivals:
         with self._lock:
             self._in_hand[threading.get_ident()] = study
 
-    def saved(self, association: Hashable, study: str, *, is_new: bool, is_input: bool) -> None:
+    def saved(self, association: threading.Thread, study: str, *, is_new: bool) -> None:
         """Say that it is saved.
 
         Parameters
         ----------
         association
-            That brought it.
+            That brought it: its thread.
         study
             The study.
         is_new
             Whether it was not there before.
-        is_input
-            Whether it can change what is scored.
         """
         with self._lock:
             brought = self._open.setdefault(association, Brought())
@@ -73,17 +71,17 @@ class Arrivals:
             brought.new += is_new
             brought.same += not is_new
             self._last[study] = time.monotonic()
-            self._inputs[study] += is_new and is_input
+            self._new[study] += is_new
             self._all[study] += 1
             self._in_hand.pop(threading.get_ident(), None)
 
-    def refused(self, association: Hashable, reason: str) -> None:
+    def refused(self, association: threading.Thread, reason: str) -> None:
         """Say that an object was refused, whether or not it came as far as to be saved."""
         with self._lock:
             self._open.setdefault(association, Brought()).refused[reason] += 1
             self._in_hand.pop(threading.get_ident(), None)
 
-    def closed(self, association: Hashable) -> Brought | None:
+    def closed(self, association: threading.Thread) -> Brought | None:
         """Say that an association has ended; return what it brought, None if nothing."""
         with self._lock:
             brought = self._open.pop(association, None)
@@ -94,7 +92,8 @@ class Arrivals:
     def quiet_s(self, study: str) -> float:
         """Return for how long nothing of a study has come, s; 0 while an association is open that brought some."""
         with self._lock:
-            if study in self._in_hand.values() or any(study in brought.studies for brought in self._open.values()):
+            brings = (study in brought.studies for one, brought in self._open.items() if one.is_alive())
+            if study in self._in_hand.values() or any(brings):
                 return 0.0
             return time.monotonic() - self._last.get(study, self._start)
 
@@ -103,10 +102,10 @@ class Arrivals:
         with self._lock:
             return time.monotonic() - self._last[study] if study in self._last else math.inf
 
-    def inputs(self, study: str) -> int:
-        """Return how many objects of a study have come that can change what is scored; it only grows."""
+    def new(self, study: str) -> int:
+        """Return how many objects of a study have come that were not there; it only grows."""
         with self._lock:
-            return self._inputs[study]
+            return self._new[study]
 
     def all(self, study: str) -> int:
         """Return how many objects of a study have come, those included that were there; it only grows."""

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def listen(
     folder: Annotated[Path, typer.Argument(help="Folder for what is received, and for results until they are stored.")],
-    to: Annotated[str, typer.Option("--to", help="PACS for the results: dicom://AET@HOST:PORT or https://...")],
+    to: Annotated[
+        str, typer.Option("--to", help="PACS for the results: dicom://AET@HOST:PORT, dicom+tls://... or https://...")
+    ],
     port: Annotated[int, typer.Option(help="TCP port to listen on.")] = 11112,
     aet: Annotated[str, typer.Option("--aet", help="AE title of this node.")] = "LYMPHCAD",
     bind: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
@@ -27,6 +29,13 @@ def listen(
     tls_ca: Annotated[
         Path | None, typer.Option("--tls-ca", help="Who signs the certificates of senders, which they need then (PEM).")
     ] = None,
+    to_tls_ca: Annotated[
+        Path | None, typer.Option("--to-tls-ca", help="Who signed the certificate of the PACS (PEM).")
+    ] = None,
+    to_tls_cert: Annotated[
+        Path | None, typer.Option("--to-tls-cert", help="Our certificate, where the PACS asks for it (PEM).")
+    ] = None,
+    to_tls_key: Annotated[Path | None, typer.Option("--to-tls-key", help="Its key (PEM).")] = None,
     server: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,10 +63,12 @@ def listen(
 
     An object is acknowledged when it is on the disk, and what was acknowledged is scored and stored, whatever happens.
     """
+    import contextlib
     import json
     import signal
     import threading
     import time
+    from functools import partial
 
     from rich.console import Console
 
@@ -68,16 +79,22 @@ def listen(
     from lymphcad_client.listen.spool import Spool
     from lymphcad_client.listen.words import line_of
     from lymphcad_client.opening import Choice
+    from lymphcad_client.pacs.address import Speech, WebPeer, credentials, parse_peer
+    from lymphcad_client.pacs.sending import send_files
     from lymphcad_client.pacs.storage_node import server_tls
     from lymphcad_client.watch.files import alone_in
 
     if (tls_cert is None) != (tls_key is None) or (tls_ca is not None and tls_cert is None):
         raise CommandError("--tls-cert and --tls-key go together, and --tls-ca with both: give what is missing")
     tls = None if tls_cert is None or tls_key is None else server_tls(tls_cert, tls_key, tls_ca)
-    kinds = [kind for kind in KINDS if kind in dicom.split(",")]
-    if not kinds or len(kinds) < len(set(dicom.split(","))):
+    asked = {word.strip() for word in dicom.split(",")}
+    kinds = [kind for kind in KINDS if kind in asked]
+    if not kinds or len(kinds) < len(asked):
         raise CommandError(f"--dicom {dicom!r} is not known: name one or more of {', '.join(KINDS)}, with commas")
-    send = _sender(to)
+    peer = parse_peer(to)
+    # One more try at once is for a connection that was lost; longer pauses are the dispatcher's.
+    speech = Speech(aet, to_tls_ca, to_tls_cert, to_tls_key, tries=2)
+    credentials()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -94,8 +111,8 @@ def listen(
             shown = {name: value for name, value in vars(event).items() if name != "studies"}
             typer.echo(json.dumps({"event": type(event).__name__.lower(), **shown}))
 
-    def listening(port: int) -> None:
-        say(f"Listening as {aet} on port {port} of {bind}. {RESEARCH_USE_ONLY}.")
+    def listening(at: int) -> None:
+        say(f"Listening as {aet} on port {at} of {bind}. {RESEARCH_USE_ONLY}.")
 
     def ask_to_stop(_number: int, _frame: object) -> None:
         if stop.is_set():
@@ -106,10 +123,12 @@ def listen(
         spool = Spool(folder)
         with Choice(tuple(server or ()), bundle, edge, runner, precision, engines, key).open() as scorer:
             say(scorer.about)
+            if isinstance(peer, WebPeer) and peer.is_open:
+                say("Without TLS others on the network can read what is sent to the PACS: https:// keeps it private.")
             node = Node(
                 spool,
                 scorer,
-                send,
+                partial(send_files, peer=peer, speech=speech),
                 report,
                 port=port,
                 ae_title=aet,
@@ -122,14 +141,15 @@ def listen(
                 max_object_bytes=max_object * 1024**2,
                 max_associations=max_associations,
             )
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, ask_to_stop)
+            before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
             try:
-                node.run(stop, listening)
-            except KeyboardInterrupt:
-                pass
+                with contextlib.suppress(KeyboardInterrupt):
+                    node.run(stop, listening)
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
         left = len(spool.waiting())
     raise InterruptedByUser(
-        f"stopped; results of {left} {'study' if left == 1 else 'studies'} are still to be stored, and what was received"
-        " is in the folder: start again to go on"
+        f"stopped; studies whose results are still to be stored: {left}; they and what was received are in the folder:"
+        " start again to go on"
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from lymphcad.errors import CommandError, LymphcadError
 from lymphcad_client.listen.listener import FIRST_PAUSE_S, LONGEST_PAUSE_S
@@ -15,22 +16,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lymphcad_client.listen.spool import Spool
+    from lymphcad_client.pacs.sending import Sent
 
+Status = Literal["stored", "refused", "later", "away"]
 _LOOK_S = 0.2
-
-
-class Answer(Protocol):
-    """What the PACS said of one object; see `lymphcad_client.pacs.sending.Sent`."""
-
-    @property
-    def outcome(self) -> str:
-        """``stored``, ``present``, ``refused`` or ``failed``."""
-        ...
-
-    @property
-    def status(self) -> str:
-        """Of what was refused or failed, the PACS's status."""
-        ...
+_AWAY = "unreachable"
 
 
 @dataclass(frozen=True)
@@ -42,7 +32,8 @@ class Delivery:
     study
         Its name, a hash.
     status
-        ``stored``; ``refused``: the PACS wants one of its objects never; ``away``: it is tried again.
+        ``stored``; ``refused``: the PACS wants one of its objects never; ``later``: it could not take one of them now;
+        ``away``: it does not answer. With the last two it is tried again.
     stored
         How many objects the PACS has now.
     codes
@@ -54,7 +45,7 @@ class Delivery:
     """
 
     study: str
-    status: Literal["stored", "refused", "away"]
+    status: Status
     stored: int
     codes: Counter[str] = field(default_factory=Counter)
     waiting: int = 0
@@ -69,7 +60,7 @@ class Dispatcher:
     spool
         The node's folder.
     send
-        Stores files at the PACS, and says of each what became of it.
+        Stores files at the PACS, and says of each what became of it; `lymphcad_client.pacs.sending.send_files`.
     report
         Called with each delivery.
     """
@@ -77,10 +68,13 @@ class Dispatcher:
     def __init__(
         self,
         spool: Spool,
-        send: Callable[[Sequence[Path]], Iterable[Answer]],
+        send: Callable[[Sequence[Path]], Iterable[Sent]],
         report: Callable[[Delivery], None],
     ) -> None:
         self._spool, self._send, self._report = spool, send, report
+        self._away_s = FIRST_PAUSE_S
+        self._later: dict[str, tuple[float, float]] = {}
+        """When the results of a study are tried again, and the pause that then follows, s."""
 
     def run(self, stop: threading.Event) -> None:
         """Store what comes until `stop` is set, and then finish the study in hand.
@@ -90,39 +84,46 @@ class Dispatcher:
         CommandError
             If the spool cannot be read or written to.
         """
-        pause_s = FIRST_PAUSE_S
         try:
             while not stop.wait(_LOOK_S):
                 for name in self._spool.waiting():
+                    due, pause_s = self._later.get(name, (0.0, FIRST_PAUSE_S))
+                    if time.monotonic() < due:
+                        continue
                     if stop.is_set():
                         return
-                    if self._deliver(name, pause_s):
-                        pause_s = FIRST_PAUSE_S
-                        continue
-                    stop.wait(pause_s)
-                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                    break  # those that have come meanwhile wait behind it
+                    if self._deliver(name, pause_s) == "away":
+                        stop.wait(self._away_s)
+                        self._away_s = min(2 * self._away_s, LONGEST_PAUSE_S)
+                        break
+                    self._away_s = FIRST_PAUSE_S
         except OSError as error:
             raise CommandError(
                 f"results in '{self._spool.results.path}' cannot be moved on ({error.strerror}): make room or change"
                 " its permissions, and start again; nothing is lost"
             ) from None
 
-    def _deliver(self, name: str, pause_s: float) -> bool:
-        """Store a study's results; return False if the PACS is to be left alone for a while."""
+    def _deliver(self, name: str, pause_s: float) -> Status:
         stored, refused, failed = 0, Counter[str](), Counter[str]()
         try:
-            for answer in self._send(self._spool.files(name)):
-                if answer.outcome in ("stored", "present"):
+            for sent in self._send(self._spool.files(name)):
+                if sent.outcome in ("stored", "present"):
                     stored += 1
                 else:
-                    (refused if answer.outcome == "refused" else failed)[answer.status] += 1
+                    (refused if sent.outcome == "refused" else failed)[sent.status] += 1
         except LymphcadError:
-            failed["unreachable"] += 1
-        if failed:
-            self._report(Delivery(name, "away", stored, failed, len(self._spool.waiting()), pause_s))
-            return False
-        self._spool.hand_on(name, self._spool.failed if refused else self._spool.stored)
-        left = len(self._spool.waiting())
-        self._report(Delivery(name, "refused" if refused else "stored", stored, refused, left))
-        return True
+            failed[_AWAY] += 1
+        except Exception as error:  # noqa: BLE001 - results that meet a fault of ours must not keep the others waiting
+            failed[f"fault: {type(error).__name__}"] += 1
+        if not failed:
+            self._later.pop(name, None)
+            status: Status = "refused" if refused else "stored"
+            self._spool.hand_on(name, self._spool.failed if refused else self._spool.stored)
+            self._report(Delivery(name, status, stored, refused, len(self._spool.waiting())))
+            return status
+        status = "away" if not stored and set(failed) == {_AWAY} else "later"
+        if status == "later":
+            self._later[name] = time.monotonic() + pause_s, min(2 * pause_s, LONGEST_PAUSE_S)
+        again_s = self._away_s if status == "away" else pause_s
+        self._report(Delivery(name, status, stored, failed + refused, len(self._spool.waiting()), again_s))
+        return status

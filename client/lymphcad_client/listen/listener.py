@@ -57,9 +57,9 @@ class Event:
 
 @dataclass
 class _Known:
-    """What is known of a study: what it has come to, with so many objects, and when that is over or tried again."""
+    """What is known of a study: what it has come to, with so many new objects, and when that is over or tried again."""
 
-    inputs: int
+    new: int
     status: str
     ends: float
     due: float | None = None
@@ -126,19 +126,19 @@ class Listener:
 
     def _look(self, study: str) -> None:
         """Score a study if it is complete and not known as it is; remove it if its time is over."""
-        seen, inputs = self._arrivals.all(study), self._arrivals.inputs(study)
+        seen, new = self._arrivals.all(study), self._arrivals.new(study)
         if self._arrivals.quiet_s(study) < self._settle:
             return
         known = self._known.get(study)
-        if known is None or known.inputs != inputs:
-            self._score(study, inputs, FIRST_PAUSE_S)
+        if known is None or known.new != new:
+            self._score(study, new, FIRST_PAUSE_S)
         elif known.due is not None:
             if time.monotonic() >= known.due:
-                self._score(study, inputs, min(2 * known.pause_s, LONGEST_PAUSE_S))
+                self._score(study, new, min(2 * known.pause_s, LONGEST_PAUSE_S))
         elif time.monotonic() >= known.ends and self._arrivals.since_s(study) >= self._keep:
             self._remove(study, seen, known)
 
-    def _score(self, study: str, inputs: int, pause_s: float) -> None:
+    def _score(self, study: str, new: int, pause_s: float) -> None:
         start = time.monotonic()
         event, ends = self._try(study), 0.0
         if event.status == "changed":
@@ -148,7 +148,7 @@ class Listener:
         again_s = pause_s if event.status in ("failed", "held") else 0.0
         if not again_s:
             ends = now + self._keep - self._spool.age_s(study)
-        self._known[study] = _Known(inputs, event.status, ends, now + again_s if again_s else None, pause_s)
+        self._known[study] = _Known(new, event.status, ends, now + again_s if again_s else None, pause_s)
         if event.status != "already":
             self._report(replace(event, seconds=now - start, again_s=again_s))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lymphcad_client.listen.arrivals import Arrivals
 from lymphcad_client.listen.dispatcher import Dispatcher
 from lymphcad_client.listen.listener import Listener
-from lymphcad_client.listen.spool import Spool, is_result
+from lymphcad_client.listen.spool import Spool
 from lymphcad_client.pacs.storage_node import StorageNode
 
 if TYPE_CHECKING:
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from lymphcad_client.dicom.study import Kind
     from lymphcad_client.listen.arrivals import Brought
-    from lymphcad_client.listen.dispatcher import Answer, Delivery
+    from lymphcad_client.listen.dispatcher import Delivery
     from lymphcad_client.listen.listener import Event
     from lymphcad_client.pacs.receiving import Identity, NotSaved, Saved
+    from lymphcad_client.pacs.sending import Sent
     from lymphcad_client.scorer import Scorer
 
 
@@ -51,7 +52,7 @@ class Node:
         self,
         spool: Spool,
         scorer: Scorer,
-        send: Callable[[Sequence[Path]], Iterable[Answer]],
+        send: Callable[[Sequence[Path]], Iterable[Sent]],
         report: Callable[[Event | Delivery | Brought | str], None],
         *,
         port: int,
@@ -128,10 +129,7 @@ class Node:
         return self._spool.place(identity)
 
     def _stored(self, association: Any, saved: Saved) -> None:
-        identity = saved.identity
-        self._arrivals.saved(
-            association, self._spool.name(identity), is_new=saved.is_new, is_input=not is_result(identity)
-        )
+        self._arrivals.saved(association, self._spool.name(saved.identity), is_new=saved.is_new)
 
     def _refused(self, association: Any, refused: NotSaved) -> None:
         self._arrivals.refused(association, refused.reason)

@@ -37,8 +37,8 @@ def line_of(event: Event | Delivery | Brought) -> str:
     start = f"study {event.study[:_SHORT]}"
     again = f"tried again in {event.again_s:.0f} s" if event.again_s else ""
     if isinstance(event, Delivery):
-        waiting = f"results of {event.waiting} studies wait" if event.waiting else ""
-        if event.status == "away":
+        waiting = f"studies whose results wait: {event.waiting}" if event.waiting else ""
+        if event.again_s:
             return _join(f"{start}: its results could not be stored", _codes(event.codes, ""), waiting, again)
         kept = "they are in the folder failed" if event.codes else ""
         return _join(

@@ -292,8 +292,12 @@ class StorageNode(AbstractContextManager["StorageNode"]):
         return int(self._server.server_address[1])
 
     def _opened(self, event: Any) -> None:
-        """Have reading end some time, and refuse a PDU that is longer than was agreed before it is read."""
-        connection = event.assoc.dul.socket
+        """Have reading end some time, and abort what sends a PDU longer than was agreed, or a command that is none.
+
+        Of the last pynetdicom's thread would die with a traceback, and never say that the association is closed.
+        """
+        association = event.assoc
+        connection = association.dul.socket
         connection.socket.settimeout(self._idle)
         receive = connection.recv
 
@@ -303,6 +307,15 @@ class StorageNode(AbstractContextManager["StorageNode"]):
             return receive(count)
 
         connection.recv = bounded
+        decode = association.dimse.receive_primitive
+
+        def guarded(primitive: Any) -> None:
+            try:
+                decode(primitive)
+            except Exception:  # noqa: BLE001 - whatever comes over the network
+                association.dul.event_queue.put("Evt19")  # an invalid PDU (PS3.8, table 9-10): it is aborted
+
+        association.dimse.receive_primitive = guarded
 
     def _received(self, event: Any) -> None:
         """Let go of an object that has become too large; its sender is told when it has sent it all."""

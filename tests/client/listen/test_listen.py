@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import shutil
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,11 +19,11 @@ from listening import (
     LABELS,
     annotation,
     associate,
-    dicom_send,
     file_bytes,
     listening,
     marked_study,
     other_study,
+    send_to,
     store,
     wait_for,
 )
@@ -33,7 +36,7 @@ from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
 from lymphcad.bundle import Bundle
 from lymphcad.dicom import read_slice
-from lymphcad.errors import Reason, ServerError
+from lymphcad.errors import CommandError, LymphcadError, Reason, ServerError
 
 pytest.importorskip("highdicom")
 
@@ -70,10 +73,10 @@ def empty(pacs):
     return pacs
 
 
-@pytest.fixture
-def to():
+@pytest.fixture(params=["C-STORE"])
+def to(request):
     """Return a function that returns what stores files at a PACS."""
-    return lambda pacs: dicom_send(pacs.dicom)
+    return lambda pacs: send_to(pacs.web if request.param == "STOW-RS" else pacs.address)
 
 
 @pytest.fixture
@@ -101,6 +104,7 @@ def values_in(report):
     return found
 
 
+@pytest.mark.parametrize("to", ["C-STORE", "STOW-RS"], indirect=True)
 def test_a_study_goes_from_the_pacs_through_the_node_and_its_results_back(tmp_path, empty, scorer, whole, to):
     for one in (*whole.cts, whole.sr):
         empty.put(file_bytes(one))
@@ -176,16 +180,6 @@ def test_two_studies_at_once_and_one_is_complete_only_when_it_is_released(tmp_pa
     assert len(values_in(*results_in(empty, one.uid))) == len(values_in(*results_in(empty, other.uid))) == 4
 
 
-def test_two_studies_over_one_association(tmp_path, empty, scorer, marked, to):
-    other = other_study(marked, 3)
-    both = [one for pair in zip([*marked.cts, marked.sr], [*other.cts, other.sr], strict=True) for one in pair]
-    with listening(tmp_path, scorer, to(empty)) as node:
-        assert set(store(node.port, both)) == {0}
-        node.wait("Delivery", "stored", 2)
-    assert results_in(empty, marked.uid)
-    assert results_in(empty, other.uid)
-
-
 def test_results_wait_for_a_pacs_that_is_away(tmp_path, scorer, marked, to, short_pauses):
     pacs = Orthanc(tmp_path / "orthanc")
     with listening(tmp_path / "node", scorer, to(pacs)) as node:
@@ -202,6 +196,32 @@ def test_results_wait_for_a_pacs_that_is_away(tmp_path, scorer, marked, to, shor
             assert results_in(pacs, marked.uid)
             assert results_in(pacs, other.uid)
     assert not any((tmp_path / "node" / "results").iterdir())
+
+
+def test_one_object_that_cannot_be_stored_now_keeps_no_other_waiting(tmp_path, empty, scorer, marked, to, short_pauses):
+    other, good = other_study(marked, 7), to(empty)
+    left = 2
+
+    def send(paths):
+        nonlocal left
+        if left and pydicom.dcmread(paths[0]).StudyInstanceUID == marked.uid:
+            left -= 1
+            if not left:
+                raise ZeroDivisionError("with a patient's name in it")
+            return [SimpleNamespace(outcome="failed", status="0xA700"), *list(good(paths))[1:]]
+        return good(paths)
+
+    with listening(tmp_path, scorer, send) as node:
+        store(node.port, [*marked.cts, marked.sr])
+        node.wait("Delivery", "later")
+        store(node.port, [*other.cts, other.sr])
+        node.wait("Delivery", "stored", 2)
+    assert [(one.codes, one.again_s) for one in node.of("Delivery", "later")] == [
+        ({"0xA700": 1}, 0.1),
+        ({"fault: ZeroDivisionError": 1}, 0.2),
+    ]
+    assert results_in(empty, marked.uid)
+    assert results_in(empty, other.uid)
 
 
 def test_what_the_pacs_does_not_want_is_kept(tmp_path, scorer, marked):
@@ -251,6 +271,47 @@ def test_what_was_stored_goes_with_its_study(tmp_path, empty, scorer, marked, to
         node.wait("Event", "removed")
         wait_for(lambda: not any((tmp_path / "stored").iterdir()))
     assert results_in(empty, marked.uid)
+
+
+def test_results_are_stored_of_a_study_that_is_gone(tmp_path, empty, scorer, marked, to, short_pauses):
+    good, is_there = to(empty), threading.Event()
+
+    def send(paths):
+        if not is_there.is_set():
+            raise LymphcadError("made for the test")
+        return good(paths)
+
+    with listening(tmp_path, scorer, send, keep_s=0.3) as node:
+        store(node.port, [*marked.cts, marked.sr])
+        node.wait("Event", "removed")
+        assert not node.of("Delivery", "stored")
+        is_there.set()
+        node.wait("Delivery", "stored")
+    assert results_in(empty, marked.uid)
+    assert not any((tmp_path / "stored").iterdir())
+
+
+def test_a_study_grows_old_over_restarts(tmp_path, scorer, marked):
+    with listening(tmp_path, scorer, nothing_sent) as node:
+        store(node.port, marked.cts[:1])
+        node.wait("Event", "waiting")
+    for path in tmp_path.glob("received/*/*"):
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600))
+    with listening(tmp_path, scorer, nothing_sent) as node:
+        node.wait("Event", "removed")
+
+
+def test_a_node_that_cannot_go_on_ends(tmp_path, scorer, marked):
+    def send(paths):
+        shutil.rmtree(tmp_path / "stored")
+        return [SimpleNamespace(outcome="stored", status="") for _ in paths]
+
+    with listening(tmp_path, scorer, send) as node:
+        store(node.port, [*marked.cts, marked.sr])
+        with node.changed:
+            assert node.changed.wait_for(lambda: node.fault, 60)
+    assert isinstance(node.fault, CommandError)
+    assert "cannot be moved on (No such file or directory)" in str(node.fault)
 
 
 class FailsOnce:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
+import os
+import re
 import socket
 import ssl
+import stat
+import struct
 import subprocess
 import sys
+import threading
 import time
 from ipaddress import ip_address
+from pathlib import Path
 
 import pydicom
 import pytest
@@ -24,6 +30,7 @@ from lymphcad_client.pacs.receiving import (
     DOES_NOT_MATCH,
     DUPLICATE,
     OUT_OF_RESOURCES,
+    STORED,
     TOO_LARGE,
     NotSaved,
     file_name,
@@ -106,6 +113,32 @@ def test_another_object_with_the_same_uid_is_refused(tmp_path, ct, change, synta
     assert status_of(reencoded(other, syntax), tmp_path) == DUPLICATE
     assert path.read_bytes() == file_bytes(ct)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_two_objects_with_one_uid_at_once_one_is_saved(tmp_path, ct, monkeypatch):
+    both_written, sync = threading.Barrier(2), os.fsync
+
+    def wait(number):
+        sync(number)
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            both_written.wait(20)
+
+    monkeypatch.setattr("os.fsync", wait)
+    results = []
+
+    def save_one(dataset):
+        try:
+            results.append(save(file_bytes(dataset), tmp_path).is_new)
+        except NotSaved as error:
+            results.append(error.status)
+
+    threads = [threading.Thread(target=save_one, args=[one]) for one in (ct, copy_of(ct, PixelSpacing=[1, 1]))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [True, DUPLICATE]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def lying(contents, tag, length):
@@ -240,6 +273,13 @@ def test_every_class_and_transfer_syntax_is_accepted(tmp_path):
         assert not associate(node.port, "1.2.840.10008.5.1.4.1.1.4").accepted_contexts  # MR
 
 
+def test_the_documentation_lists_them():
+    text = (Path(__file__).parents[3] / "docs" / "listen.md").read_text()
+    assert set(re.findall(r"\| ([0-9.]+) \|$", text, re.MULTILINE)) == {Verification, *STORAGE_CLASSES}
+    statuses = {int(code, 16) for code in re.findall(r"^\| ([0-9A-F]{4}) \|", text, re.MULTILINE)}
+    assert statuses == {STORED, DUPLICATE, OUT_OF_RESOURCES, DOES_NOT_MATCH, CANNOT_UNDERSTAND, TOO_LARGE}
+
+
 def test_who_may_call(tmp_path, ct, events):
     with StorageNode(0, "NODE", tmp_path, allow=["FRIEND"], **events.options()) as node:
         assert associate(node.port, aet="STRANGER").is_rejected
@@ -311,6 +351,29 @@ def test_rubbish_on_the_port_keeps_nobody_from_sending(tmp_path, ct, capfd):
                     pass
         for one in open_ones:
             one.close()
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def element(number, value):
+    return struct.pack("<HHL", 0, number, len(value)) + value
+
+
+@pytest.mark.parametrize(
+    "command",
+    [b"\xff" * 60, element(0x100, b"\x77\x77") + element(0x800, b"\1\1"), element(2, b"1.2\0")],
+    ids=["rubbish", "unknown", "no command"],
+)
+def test_a_command_that_is_none_ends_its_association_and_what_came_before_is_there(
+    tmp_path, ct, events, capfd, command
+):
+    with StorageNode(0, "NODE", tmp_path, **events.options()) as node:
+        sender = associate(node.port)
+        assert sender.send_c_store(ct).Status == 0
+        message = struct.pack(">LBB", len(command) + 2, 1, 3) + command
+        sender.dul.socket.socket.sendall(b"\x04\0" + struct.pack(">L", len(message)) + message)
+        wait_for(lambda: events.closed)
+        wait_for(lambda: not sender.is_established)
+    assert len(events.stored) == 1
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
