@@ -224,7 +224,7 @@ def test_machines_without_lymphcad_or_with_another(table, edge, tmp_path, capsys
 
 
 def test_a_worker_that_comes_later_with_another_version():
-    with pytest.raises(CommandError, match="a Dask worker has LymphCAD .*, and the caller 0.0.9"):
+    with pytest.raises(CommandError, match=r"a Dask worker has LymphCAD .*, and the caller 0\.0\.9"):
         score_here([], Run("later", Choice(), "0" * 64, "0.0.9"))
 
 
