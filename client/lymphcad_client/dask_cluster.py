@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 
 _CHUNK = 16
 """Nodes of one task."""
-_CONNECT_S, _LOOK_S = 10.0, 5.0
+_CONNECT_S, _LOOK_S = 10.0, 2.0
 """For a connection to the scheduler; between two questions whether there are workers."""
-_GONE = "the Dask scheduler went away ({}): start it again, and give the same command with --resume"
+_GONE = (
+    "the Dask scheduler went away, or somebody cancelled what it was given: see that it runs, and give the same command"
+    " with --resume"
+)
 
 Files = list[tuple["NodeRow", Path]]
 
@@ -66,8 +69,8 @@ class Cluster:
         paths = {name: path and path.absolute() for name, path in paths.items()}
         self._run = Run(uuid.uuid4().hex, replace(choice, **paths), digest, lymphcad.__version__)
         self._waiting: deque[tuple[list[Prepared], Files, Any]] = deque()
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it says of errors is said here, once
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+        for name in ("distributed", "distributed.client"):  # of a scheduler that dies they write tracebacks
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             asyncio.run(asyncio.wait_for(_greet(address), _CONNECT_S))  # a Client waits for ever for what is no Dask
             self._client = Client(address, timeout=_CONNECT_S, set_as_default=False)
@@ -183,8 +186,8 @@ class Cluster:
             ) from error
         try:
             results: list[Result] = task.result(timeout=_CONNECT_S + self._run.choice.patience_s)
-        except (CancelledError, OSError, asyncio.TimeoutError) as error:
-            raise CommandError(_GONE.format(_said(error))) from None
+        except (CancelledError, OSError, asyncio.TimeoutError):
+            raise CommandError(_GONE) from None
         return results
 
     def _wait(self, tasks: Sequence[Any]) -> None:
@@ -206,8 +209,8 @@ class Cluster:
                 wait(tasks, timeout=_LOOK_S)
         except asyncio.TimeoutError:
             return False
-        except (CancelledError, OSError) as error:
-            raise CommandError(_GONE.format(_said(error))) from None
+        except (CancelledError, OSError):
+            raise CommandError(_GONE) from None
         return True
 
     def _threads(self) -> int:
@@ -239,9 +242,9 @@ class Cluster:
 
 
 async def _greet(address: str) -> None:
-    comm = await connect(address, timeout=_CONNECT_S, **Security().get_connection_args("client"))
+    comm = await connect(address, timeout=_CONNECT_S / 2, **Security().get_connection_args("client"))
     await comm.close()
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()) or ("no answer" if isinstance(error, OSError) else type(error).__name__)
