@@ -80,12 +80,16 @@ def test_alone(request, table, tmp_path):
 def test_without_its_extra_nothing_is_begun(request, table, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert run(request, table, tmp_path / "out", "--format", "parquet") == 2
-    assert capsys.readouterr().err == "lymphcad: this command needs the package pyarrow: pip install 'lymphcad[parquet]'\n"
+    assert (
+        capsys.readouterr().err == "lymphcad: this command needs the package pyarrow: pip install 'lymphcad[parquet]'\n"
+    )
     assert not (tmp_path / "out").exists()
 
 
 def results(count):
-    return ((Result(NodeRow(line, f"{line}.dcm", line / 3, 2.0, str(line)), "refused", "r"), "") for line in range(count))
+    return (
+        (Result(NodeRow(line, f"{line}.dcm", line / 3, 2.0, str(line)), "refused", "r"), "") for line in range(count)
+    )
 
 
 @pytest.mark.parametrize("count", [0, 9, 10, 25])
