@@ -22,7 +22,7 @@ class DaskCluster:
 
     def __init__(self, folder, workers=2, **environment):
         self._folder, self._environment = Path(folder), environment
-        self._ended = contextlib.ExitStack()
+        self._ended, self.log = contextlib.ExitStack(), self._folder / "log"
         self.address = f"tcp://127.0.0.1:{free_port()}"
         self.nannies = []
         self.start_scheduler()
@@ -39,7 +39,7 @@ class DaskCluster:
         # A task whose workers die twice is given up, in place of four times.
         known = os.environ | {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"} | self._environment | environment
         options = ("--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0", *options)
-        with (self._folder / "log").open("a") as log:
+        with self.log.open("a") as log:
             command = [sys.executable, "-m", "dask", name, *options]
             process = subprocess.Popen(command, stdout=log, stderr=log, env=known, cwd=self._folder)
         self._ended.callback(end, process)

@@ -18,7 +18,7 @@ from distributed.comm import connect
 import lymphcad
 from lymphcad.errors import CommandError, LymphcadError, Reason, Refusal
 from lymphcad_client.batch import Result
-from lymphcad_client.dask_worker import Run, score_here, version_here, wait_no_longer_here
+from lymphcad_client.dask_worker import Run, Work, score_here, version_here, wait_no_longer_here
 from lymphcad_client.reading import find_file
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Cluster:
         self._waiting.append((chunk, files, self._submit(files)))
 
     def _submit(self, files: Files) -> Any:
-        return self._client.submit(score_here, files, self._run, pure=False)
+        return self._client.submit(score_here, Work(self._run, files), pure=False)
 
     def _finish(self) -> Iterable[Result]:
         chunk, files, task = self._waiting.popleft()

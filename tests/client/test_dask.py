@@ -14,6 +14,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from scoring import finished, journalled, rows_of, start, wait_for_nodes
 
+import lymphcad
 from lymphcad.bundle import Bundle
 from lymphcad.cli import main
 from lymphcad.errors import CommandError
@@ -26,7 +27,7 @@ import deadly
 from clusters import DaskCluster, end
 from lymphcad_client import dask_cluster, dask_worker
 from lymphcad_client.dask_cluster import Cluster
-from lymphcad_client.dask_worker import Run, score_here
+from lymphcad_client.dask_worker import Run, Work, score_here
 from lymphcad_client.opening import Choice
 
 CT = get_testdata_file("CT_small.dcm", download=False)
@@ -225,7 +226,7 @@ def test_machines_without_lymphcad_or_with_another(table, edge, tmp_path, capsys
 
 def test_a_worker_that_comes_later_with_another_version():
     with pytest.raises(CommandError, match=r"a Dask worker has LymphCAD .*, and the caller 0\.0\.9"):
-        score_here([], Run("later", Choice(), "0" * 64, "0.0.9"))
+        score_here(Work(Run("later", Choice(), "0" * 64, "0.0.9"), []))
 
 
 @pytest.mark.parametrize("what", ["missing", "another", "fails"])
@@ -235,12 +236,16 @@ def test_what_a_worker_cannot_open(workers, demo, table, tmp_path, what, monkeyp
     words = f"'{tmp_path / 'none'}'" if what == "missing" else "a Dask worker's bundle is another one"
     if what == "fails":
         monkeypatch.setattr(dask_cluster, "score_here", len)  # what raises an error that is nobody's refusal
-        words = r"a Dask worker cannot score \(len\(\) takes exactly one argument"
+        words = r"a Dask worker cannot score \(object of type 'Work' has no len"
     with (
         Cluster(workers.address, choice, digest if what != "another" else "0" * 64) as cluster,
         pytest.raises(CommandError, match=words),
     ):
         list(cluster.score(read_nodes(table), ImageFinder(table.parent, [])))
+    log = workers.log.read_text()
+    assert "Compute Failed" in log
+    assert "ct.dcm" not in log
+    assert "ct.dcm" not in repr(Work(cluster._run, [(read_nodes(table)[0], table.parent / "ct.dcm")]))
 
 
 def test_a_worker_keeps_one_scorer(demo, monkeypatch):
@@ -249,28 +254,34 @@ def test_a_worker_keeps_one_scorer(demo, monkeypatch):
     digest = Bundle(Path(demo)).digest
     choice = Choice(edge=Path(demo), runner="onnxruntime")
     files = [(NodeRow(1, CT, 60.0, 70.0, "n"), Path(CT))]
-    one, other, last = (Run(name, choice, digest, dask_worker.version_here()) for name in ("one", "other", "last"))
+    one, other, last = (Run(name, choice, digest, lymphcad.__version__) for name in ("one", "other", "last"))
     with dask_worker._scorer(one) as kept:
-        first = score_here(files, other)
+        first = score_here(Work(other, files))
         assert list(dask_worker._OPEN) == ["one", "other"]
-        assert score_here(files, other)[0].finding.probability == first[0].finding.probability
+        assert score_here(Work(other, files))[0].finding.probability == first[0].finding.probability
         assert dask_worker._OPEN["one"].scorer is kept
-    score_here(files, last)
+    score_here(Work(last, files))
     assert list(dask_worker._OPEN) == ["last"]
+
+
+def test_an_image_that_a_worker_does_not_see(demo, table):
+    run = Run("unseen", Choice(edge=Path(demo), runner="onnxruntime"), Bundle(Path(demo)).digest, lymphcad.__version__)
+    found = score_here(Work(run, [(NodeRow(1, "x", 6.0, 7.0, "n"), table.parent / "x")]))
+    assert [one.reason.partition(":")[0] for one in found] == ["file_missing"]
 
 
 def test_a_worker_whose_servers_are_away(monkeypatch):
     monkeypatch.setattr(dask_worker, "_STOPPED", set())
     choice = Choice(servers=("grpc://127.0.0.1:1",), patience_s=0)
     files = [(NodeRow(number, CT, 60.0, 70.0, "n"), Path(CT)) for number in (1, 2)]
-    away = Run("away", choice, "0" * 64, dask_worker.version_here())
-    found = score_here(files, away)
+    away = Run("away", choice, "0" * 64, lymphcad.__version__)
+    found = score_here(Work(away, files))
     assert [(one.node.line, one.status, one.reason.partition(":")[0]) for one in found] == [
         (1, "failed", "server_away"),
         (2, "failed", "server_away"),
     ]
     dask_worker.wait_no_longer_here("away")
-    assert score_here(files, replace(away, choice=replace(choice, patience_s=10_000)))[0].status == "failed"
+    assert score_here(Work(replace(away, choice=replace(choice, patience_s=10_000)), files))[0].status == "failed"
 
 
 @pytest.mark.server
