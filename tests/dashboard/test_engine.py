@@ -181,7 +181,7 @@ def test_who_is_at_work_keeps_the_scorer(served, engine):
         all_closed()
         scorer.check()
     all_closed()
-    with pytest.raises(ValueError, match="closed channel"):
+    with pytest.raises(ServerError, match="server_away"):
         scorer.check()
 
 
