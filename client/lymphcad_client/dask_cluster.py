@@ -18,7 +18,7 @@ from distributed.comm import connect
 import lymphcad
 from lymphcad.errors import CommandError, LymphcadError, Reason, Refusal
 from lymphcad_client.batch import Result
-from lymphcad_client.dask_worker import Run, score_here, version_here, wait_no_longer_here
+from lymphcad_client.dask_worker import Run, Work, score_here, version_here, wait_no_longer_here
 from lymphcad_client.reading import find_file
 
 if TYPE_CHECKING:
@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 
 _CHUNK = 16
 """Nodes of one task."""
-_CONNECT_S, _LOOK_S = 10.0, 5.0
+_CONNECT_S, _LOOK_S = 10.0, 2.0
 """For a connection to the scheduler; between two questions whether there are workers."""
-_GONE = "the Dask scheduler went away ({}): start it again, and give the same command with --resume"
+_GONE = (
+    "the Dask scheduler went away, or somebody cancelled what it was given: see that it runs, and give the same command"
+    " with --resume"
+)
 
 Files = list[tuple["NodeRow", Path]]
 
@@ -66,8 +69,8 @@ class Cluster:
         paths = {name: path and path.absolute() for name, path in paths.items()}
         self._run = Run(uuid.uuid4().hex, replace(choice, **paths), digest, lymphcad.__version__)
         self._waiting: deque[tuple[list[Prepared], Files, Any]] = deque()
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it says of errors is said here, once
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+        for name in ("distributed", "distributed.client"):  # of a scheduler that dies they write tracebacks
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             asyncio.run(asyncio.wait_for(_greet(address), _CONNECT_S))  # a Client waits for ever for what is no Dask
             self._client = Client(address, timeout=_CONNECT_S, set_as_default=False)
@@ -137,7 +140,7 @@ class Cluster:
         self._waiting.append((chunk, files, self._submit(files)))
 
     def _submit(self, files: Files) -> Any:
-        return self._client.submit(score_here, files, self._run, pure=False)
+        return self._client.submit(score_here, Work(self._run, files), pure=False)
 
     def _finish(self) -> Iterable[Result]:
         chunk, files, task = self._waiting.popleft()
@@ -183,8 +186,8 @@ class Cluster:
             ) from error
         try:
             results: list[Result] = task.result(timeout=_CONNECT_S + self._run.choice.patience_s)
-        except (CancelledError, OSError, asyncio.TimeoutError) as error:
-            raise CommandError(_GONE.format(_said(error))) from None
+        except (CancelledError, OSError, asyncio.TimeoutError):
+            raise CommandError(_GONE) from None
         return results
 
     def _wait(self, tasks: Sequence[Any]) -> None:
@@ -206,8 +209,8 @@ class Cluster:
                 wait(tasks, timeout=_LOOK_S)
         except asyncio.TimeoutError:
             return False
-        except (CancelledError, OSError) as error:
-            raise CommandError(_GONE.format(_said(error))) from None
+        except (CancelledError, OSError):
+            raise CommandError(_GONE) from None
         return True
 
     def _threads(self) -> int:
@@ -239,9 +242,9 @@ class Cluster:
 
 
 async def _greet(address: str) -> None:
-    comm = await connect(address, timeout=_CONNECT_S, **Security().get_connection_args("client"))
+    comm = await connect(address, timeout=_CONNECT_S / 2, **Security().get_connection_args("client"))
     await comm.close()
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()) or ("no answer" if isinstance(error, OSError) else type(error).__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import lymphcad
@@ -47,6 +47,22 @@ class Run:
     version: str
 
 
+@dataclass(frozen=True)
+class Work:
+    """One task. Some versions of Dask log the arguments of a task that fails; images' paths do not belong there.
+
+    Attributes
+    ----------
+    run
+        What to score with.
+    files
+        Rows of a table and their images' files.
+    """
+
+    run: Run
+    files: Sequence[tuple[NodeRow, Path]] = field(repr=False)
+
+
 class _Opened:
     """A scorer that this process has open, and how many tasks use it now."""
 
@@ -79,15 +95,13 @@ def wait_no_longer_here(name: str) -> None:
         opened.scorer.wait_no_longer()
 
 
-def score_here(files: Sequence[tuple[NodeRow, Path]], run: Run) -> list[Result]:
+def score_here(work: Work) -> list[Result]:
     """Score nodes in the worker that calls this.
 
     Parameters
     ----------
-    files
-        Rows of a table and their images' files.
-    run
-        What to score with.
+    work
+        The nodes, and what to score with.
 
     Returns
     -------
@@ -99,15 +113,16 @@ def score_here(files: Sequence[tuple[NodeRow, Path]], run: Run) -> list[Result]:
     LymphcadError
         If the scorer cannot be opened here at all, or this is another version of LymphCAD.
     """
-    if run.version != lymphcad.__version__:
+    wanted = work.run.version
+    if wanted != lymphcad.__version__:
         raise CommandError(
-            f"a Dask worker has LymphCAD {lymphcad.__version__}, and the caller {run.version}: install the same version"
+            f"a Dask worker has LymphCAD {lymphcad.__version__}, and the caller {wanted}: install the same version"
         )
     try:
-        with _scorer(run) as scorer:
-            return score_files(files, scorer)
+        with _scorer(work.run) as scorer:
+            return score_files(work.files, scorer)
     except ServerError as error:
-        return [Result(node, "failed", str(error), path=path) for node, path in files]
+        return [Result(node, "failed", str(error), path=path) for node, path in work.files]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lymphcad.errors import CommandError
@@ -51,8 +52,14 @@ class Asked:
         ------
         CommandError
             If a word is not known.
+        ModuleNotFoundError
+            If a package is missing that writes them: better now than after the last node.
         """
-        return cls(_words("--format", formats, FORMATS), _words("--dicom", dicom, KINDS) if dicom is not None else ())
+        found = cls(_words("--format", formats, FORMATS), _words("--dicom", dicom, KINDS) if dicom is not None else ())
+        for package, needed in (("pyarrow", "parquet" in found.formats), ("highdicom", found.dicom)):
+            if needed and find_spec(package) is None:
+                raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        return found
 
 
 def clear_outputs(out: Path, *, anew: bool) -> None:

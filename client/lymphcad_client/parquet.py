@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +46,17 @@ def write_parquet(results: Iterable[tuple[Result, str]], out: Path) -> None:
     rows = (_row(result, picture) for result, picture in results)
     part = out / f"{PARQUET}.part"
     try:
-        with parquet.ParquetWriter(part, schema) as writer:
-            while group := list(islice(rows, _GROUP)):
-                columns = [list(column) for column in zip(*group, strict=True)]
-                writer.write_table(pyarrow.table(columns, schema=schema))
+        with part.open("wb") as file:
+            with parquet.ParquetWriter(file, schema) as writer:
+                while group := list(islice(rows, _GROUP)):
+                    columns = [list(column) for column in zip(*group, strict=True)]
+                    writer.write_table(pyarrow.table(columns, schema=schema))
+            file.flush()
+            os.fsync(file.fileno())  # some file systems tell only then that the disk is full
         part.replace(out / PARQUET)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise CommandError(
             f"'{out}' cannot be written to ({error.strerror}): make room, or name another --out"
         ) from None

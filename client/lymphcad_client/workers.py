@@ -130,17 +130,16 @@ class _Process:
     def __init__(self) -> None:
         # spawn: what gRPC has open in this process must not be copied into another.
         context = multiprocessing.get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other,), daemon=True)
         self._ready = False
         try:
-            self._process.start()
+            self._pipe, other = context.Pipe()
+            with other:  # which is closed here, so that its end is seen
+                self._process = context.Process(target=_serve, args=(other,), daemon=True)
+                self._process.start()
         except OSError as error:
             raise CommandError(
                 f"no process can be started ({error.strerror}): close other programs, or read in this one with --jobs 0"
             ) from None
-        finally:
-            other.close()  # so that its end is seen
 
     def ready(self) -> bool:
         """Wait until it can be called; return False if it ended before."""
