@@ -108,7 +108,7 @@ def measure(bundle: Bundle, files: Files, settings: Settings) -> dict[str, Any]:
         rates: dict[tuple[bool, int], list[dict[str, float]]] = {way: [] for way in ways}
         runs: dict[str, list[tuple[Run, Run]]] = {name: [] for name in TABLES}
         for turn in range(-1, settings.rounds):  # the first one warms up
-            bare_turns = [(way, _bare_turn(bare, server, *way, settings.seconds)) for way in _in_turn(ways, turn)]
+            bare_turns = [(way, _bare_turn(bare, server, way, settings.seconds)) for way in _in_turn(ways, turn)]
             if turn < 0:
                 continue
             for way, (found, _) in bare_turns:
@@ -142,16 +142,12 @@ def _in_turn(contenders: list[Any], turn: int) -> list[Any]:
 
 
 def _bare_turn(
-    bare: Worker,
-    server: Server,
-    shared: bool,
-    in_flight: int,
-    seconds: float,
+    bare: Worker, server: Server, way: tuple[bool, int], seconds: float
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return rate and CPU time an image, ms, of client and server; and the probabilities."""
     served = family(server.pid)
     before = cpu_seconds(bare.pids), cpu_seconds(served)
-    found = bare.order(shared=shared, in_flight=in_flight, seconds=seconds)
+    found = bare.order(shared=way[0], in_flight=way[1], seconds=seconds)
     client, serving = cpu_seconds(bare.pids) - before[0], cpu_seconds(served) - before[1]
     cost = {"client": 1000 * client / found["images"], "server": 1000 * serving / found["images"]}
     return {"rate": found["rate"], **cost}, found["probabilities"]
@@ -248,7 +244,8 @@ def main() -> None:
     parser.add_argument("--options", default="", help="of lymphcad score, e.g. '--jobs 2'")
     parser.add_argument("--json", action="store_true", help="JSON on standard output; the table goes to standard error")
     options = parser.parse_args()
-    settings = Settings(options.seconds, options.rounds, *options.nodes, options.memory, options.options.split())
+    few, many = options.nodes
+    settings = Settings(options.seconds, options.rounds, few, many, options.memory, options.options.split())
     about = machine()
     results: dict[str, Any] = {"bundles": {}}
     with tempfile.TemporaryDirectory() as folder:
