@@ -46,6 +46,7 @@ async def score_many_async(
         If a source does not exist.
     """
     results = score_many(nodes, scorer, base=base, sources=sources, jobs=jobs)
+    del nodes  # a generator is closed where its last reference goes, which is to be that thread
     loop, thread = asyncio.get_running_loop(), ThreadPoolExecutor(1)
     try:
         while (result := await loop.run_in_executor(thread, next, results, None)) is not None:

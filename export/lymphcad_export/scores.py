@@ -35,9 +35,9 @@ GPU = "onnxruntime-cuda"
 """ONNX Runtime's CUDA provider runs the CNN."""
 BATCH = 16
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_OPTIONS = {CUDA: {"use_tf32": "0"}}
-"""A provider's. A graph in float32 is multiplied in float32, not in the ten bits of TF32."""
-_FATAL = 4
+_EXACT = {CUDA: {"use_tf32": "0"}}
+"""Options of a provider that make it multiply float32 in float32, not in the ten bits of TF32. Only for a graph that is
+all float32: ONNX Runtime's provider then avoids the tensor cores in float16 too."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def open_graphs(folder: Path, precision: Precision, engine: str) -> Run:
         return _onnxruntime(edge_file(folder, precision))
     opened: dict[str, Callable[[Path], Run]] = {
         "onnxruntime": _onnxruntime,
-        GPU: lambda path: _onnxruntime(path, CUDA),
+        GPU: lambda path: _onnxruntime(path, CUDA, exact=precision == "fp32"),
         SERVED: _openvino,
     }
     steps = [_onnxruntime(folder / PREPROCESS), opened[engine](cnn_file(folder, precision)), _onnxruntime(folder / CAM)]
@@ -171,7 +171,7 @@ def _scores(batches: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]]
     return Scores(np.concatenate(probabilities)[:, 0].astype(np.float64), np.concatenate(heatmaps))
 
 
-def open_session(path: Path, provider: str) -> Any:
+def open_session(path: Path, provider: str, *, exact: bool = False) -> Any:
     """Open a graph in ONNX Runtime.
 
     Parameters
@@ -180,6 +180,8 @@ def open_session(path: Path, provider: str) -> Any:
         The graph.
     provider
         `CPU` or `CUDA`.
+    exact
+        Whether float32 is multiplied in float32 on a GPU.
 
     Returns
     -------
@@ -191,11 +193,8 @@ def open_session(path: Path, provider: str) -> Any:
     CommandError
         If ONNX Runtime cannot use the provider.
     """
-    if provider == CUDA:
-        # It writes an error to the terminal for each fused convolution that cuDNN has not, and then computes without;
-        # what it cannot compute it raises.
-        onnxruntime.set_default_logger_severity(_FATAL)
-    session = onnxruntime.InferenceSession(path, providers=[(provider, _OPTIONS.get(provider, {}))])
+    options = _EXACT.get(provider, {}) if exact else {}
+    session = onnxruntime.InferenceSession(path, providers=[(provider, options)])
     if provider not in session.get_providers():  # it takes the CPU instead, and only warns
         raise CommandError(
             f"ONNX Runtime {onnxruntime.__version__} cannot use {provider} here: on a machine with a GPU install"
@@ -204,8 +203,8 @@ def open_session(path: Path, provider: str) -> Any:
     return session
 
 
-def _onnxruntime(path: Path, provider: str = CPU) -> Run:
-    session = open_session(path, provider)
+def _onnxruntime(path: Path, provider: str = CPU, *, exact: bool = False) -> Run:
+    session = open_session(path, provider, exact=exact)
     inputs = [value.name for value in session.get_inputs()]
     outputs = [value.name for value in session.get_outputs()]
 

@@ -58,6 +58,10 @@ def test_what_is_printed(probe_bundle):
     for one in results["score"].values():
         assert one["ratio"] == pytest.approx(one["nodes_s"] / bare["limit"], rel=0.01, abs=0.001)
         assert one["whole_nodes_s"] > 0
+    kept = results["bookkeeping"]
+    assert set(kept["ms"]) == {"journal", "csv"}
+    per_node = 1000 / results["score"]["uncompressed"]["nodes_s"]
+    assert kept["share"] == pytest.approx(sum(kept["ms"].values()) / per_node, abs=1e-3)
     samples = results["memory"]["samples"]
     assert samples == sorted(samples, key=lambda sample: sample[0])
     assert all(20 < main <= whole < 2000 for _, main, whole in samples)

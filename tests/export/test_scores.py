@@ -28,3 +28,19 @@ def test_the_gpu_is_an_engine_where_onnxruntime_is_built_for_it_and_there_is_one
 def test_a_provider_that_cannot_be_used_is_said_and_the_cpu_does_not_answer_for_it(probe_bundle):
     with pytest.raises(CommandError, match=r"^ONNX Runtime [\d.]+ cannot use CUDAExecutionProvider here: .+ install"):
         open_graphs(probe_bundle.path, "fp32", GPU)
+
+
+@pytest.mark.parametrize(("precision", "exact"), [("fp32", True), ("fp16", False)])
+def test_float32_is_multiplied_exactly_on_a_gpu_and_float16_may_use_its_tensor_cores(
+    probe_bundle, half_bundle, monkeypatch, precision, exact
+):
+    asked, real = [], onnxruntime.InferenceSession
+
+    def spied(path, providers):
+        asked.append(providers)
+        return real(path, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spied)
+    with pytest.raises(CommandError, match=f"cannot use {CUDA}"):
+        open_graphs((probe_bundle if precision == "fp32" else half_bundle).path, precision, GPU)
+    assert asked[-1] == [(CUDA, {"use_tf32": "0"} if exact else {})]

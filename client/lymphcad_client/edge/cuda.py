@@ -1,4 +1,4 @@
-"""What an engine needs of NVIDIA's CUDA runtime: a GPU, memory, a stream. It has never run on a GPU (docs/plan.md)."""
+"""What an engine needs of NVIDIA's CUDA runtime: a GPU, memory, a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT-RTX: the runner for an NVIDIA RTX GPU. No engine has ever run (docs/plan.md)."""
+"""TensorRT-RTX: the runner for an NVIDIA RTX GPU. No engine has ever run on one (docs/plan.md)."""
 
 from __future__ import annotations
 

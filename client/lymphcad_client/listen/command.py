@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 def listen(
-    folder: Annotated[Path, typer.Argument(help="Folder for what is received, and for results until they are stored.")],
     to: Annotated[
         str, typer.Option("--to", help="PACS for the results: dicom://AET@HOST:PORT, dicom+tls://... or https://...")
     ],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder for what is received, and for results until they are stored.")
+    ] = Path("lymphcad-node"),
     port: Annotated[int, typer.Option(help="TCP port to listen on.")] = 11112,
     aet: Annotated[str, typer.Option("--aet", help="AE title of this node.")] = "LYMPHCAD",
     bind: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine.")] = "127.0.0.1",

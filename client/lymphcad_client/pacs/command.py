@@ -87,10 +87,13 @@ def send(
 
 def fetch(
     study: Annotated[str, typer.Option("--study", help="Study Instance UID.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the study's objects.")],
     source: Annotated[
         str, typer.Option("--from", help="dicom://AET@HOST:PORT, dicom+tls://AET@HOST:PORT or https://HOST/dicom-web.")
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the study's objects.", show_default="study- and a hash of its UID"),
+    ] = None,
     method: Annotated[Literal["get", "move"], typer.Option(help="With dicom://: C-GET, or C-MOVE to us.")] = "get",
     move_port: Annotated[
         int, typer.Option("--move-port", help="With move: the port on which the PACS finds us.")
@@ -113,6 +116,7 @@ def fetch(
     from lymphcad.errors import CommandError, InterruptedByUser
     from lymphcad_client.pacs.address import DicomPeer, Speech, parse_peer
     from lymphcad_client.pacs.fetching import MoveTo, fetch_get, fetch_move, fetch_web
+    from lymphcad_client.pacs.receiving import hashed
 
     peer = parse_peer(source)
     speech = Speech(calling_aet, tls_ca, tls_cert, tls_key, timeout)
@@ -120,6 +124,7 @@ def fetch(
         raise CommandError("what --study gives is no UID: it has digits and dots, 64 at most")
     if method == "move" and not isinstance(peer, DicomPeer):
         raise CommandError("--method move goes with dicom://: leave it out for DICOMweb")
+    out = out or Path(f"study-{hashed(study)}")  # a UID can lead to a patient
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     _warn(peer, console)
     try:

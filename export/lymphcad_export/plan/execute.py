@@ -1,4 +1,4 @@
-"""Run an engine on this machine's GPU. No machine of ours has one: this code has never run (docs/plan.md)."""
+"""Run an engine on this machine's GPU. No TensorRT was to be had: this code has never run (docs/plan.md)."""
 
 from __future__ import annotations
 

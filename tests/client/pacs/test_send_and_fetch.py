@@ -111,6 +111,15 @@ def test_what_is_fetched_is_what_was_sent(orthanc, study, one, tmp_path, capsys,
     assert dcmread(path).PatientName == "Another"
 
 
+def test_a_folder_of_its_own(orthanc, study, one, tmp_path, capsys, monkeypatch):
+    run(capsys, "send", study, "--to", orthanc.address)
+    monkeypatch.chdir(tmp_path)
+    said, _ = run(capsys, "fetch", "--study", one.StudyInstanceUID, "--from", orthanc.web)
+    (out,) = tmp_path.glob("study-" + "[0-9a-f]" * 16)
+    assert f"saved in {out.name}" in said
+    assert list(out.iterdir())
+
+
 @pytest.mark.parametrize("way", ["web", "get", "move"])
 def test_no_such_study(orthanc, tmp_path, capsys, way):
     options = ["--from", orthanc.web if way == "web" else orthanc.address]
