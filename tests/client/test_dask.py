@@ -108,7 +108,7 @@ def said(capsys):
 
 def test_a_worker_is_killed_in_the_middle(workers, table, edge, quiet, tmp_path):
     out = tmp_path / "out"
-    process = start(table, out, *edge, "--dask", workers.address)
+    process = start(os.path.relpath(table), out, *edge, "--dask", workers.address)  # no path means anything to a worker
     wait_for_nodes(process, out, 64)
     os.kill(workers.worker_pids()[0], signal.SIGKILL)
     _, error = process.communicate(timeout=120)
@@ -131,6 +131,29 @@ def test_only_the_node_that_ends_its_workers_is_refused(workers, table, edge, qu
     ]  # fmt: skip
     assert {rows[line - 1][5].partition(":")[0] for line in (5, 6, 40)} == {"unreadable"}
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_nothing_is_beside_a_node_that_may_end_its_worker(workers, demo, table, monkeypatch):
+    """Else the others would count as what ended it."""
+    result, alone, asked, beside = Cluster._result, Cluster._alone, [], []
+
+    def died_at_first(cluster, task):
+        asked.append(task)
+        return result(cluster, task) if len(asked) > 1 else None
+
+    def watched(cluster, file):
+        beside.append([task.status for _, _, task in cluster._waiting])
+        return alone(cluster, file)
+
+    monkeypatch.setattr(Cluster, "_result", died_at_first)
+    monkeypatch.setattr(Cluster, "_alone", watched)
+    choice = Choice(edge=Path(demo), runner="onnxruntime")
+    nodes = read_nodes(table)[:100]
+    with Cluster(workers.address, choice, Bundle(Path(demo)).digest) as cluster:
+        found = list(cluster.score(nodes, ImageFinder(table.parent, [])))
+    assert [one.node for one in found] == nodes
+    assert len(beside) == 15  # of the first 16 nodes one has no file
+    assert {status for statuses in beside for status in statuses} == {"finished"}
 
 
 def test_stopped_in_the_middle(workers, table, edge, quiet, tmp_path):
@@ -291,13 +314,13 @@ def test_a_worker_whose_servers_are_away(monkeypatch):
 
 @pytest.mark.server
 def test_workers_that_ask_a_server(workers, serve_probe, probe_bundle, table, tmp_path):
-    """The bundle's files are the caller's alone."""
-    options = ("--server", serve_probe("embedded"), "--no-overlays")
+    address = serve_probe("embedded")
+    options = ("--server", address, "--no-overlays")
     assert run(table, tmp_path / "quiet", *options) == 3
-    bundle = shutil.copytree(probe_bundle.path, tmp_path / "bundle")
-    process = start(table, tmp_path / "out", *options, "--bundle", bundle, "--dask", workers.address)
+    with Choice((address,), bundle=tmp_path / "the caller's alone").open(probe_bundle.digest) as opened:
+        assert opened.digest == probe_bundle.digest
+    process = start(table, tmp_path / "out", *options, "--bundle", probe_bundle.path, "--dask", workers.address)
     wait_for_nodes(process, tmp_path / "out", 1)
-    shutil.rmtree(bundle)
     os.kill(workers.worker_pids()[0], signal.SIGKILL)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 3, error

@@ -94,8 +94,13 @@ def results(count):
 
 @pytest.mark.parametrize("count", [0, 9, 10, 25])
 def test_many_rows_are_written_in_groups(tmp_path, monkeypatch, count):
+    def watched():
+        for result in results(count):
+            assert not (tmp_path / "results.parquet").exists()  # until it is whole
+            yield result
+
     monkeypatch.setattr(module, "_GROUP", 10)
-    module.write_parquet(results(count), tmp_path)
+    module.write_parquet(watched(), tmp_path)
     found = parquet.ParquetFile(tmp_path / "results.parquet")
     assert found.num_row_groups == -(-count // 10)
     assert found.read()["row"].to_pylist() == [line / 3 for line in range(count)]

@@ -119,7 +119,11 @@ from lymphcad_client.workers import Workers
 
 def main():
     with Workers(2) as workers:
-        tasks = [workers.submit(time.sleep, 60) for _ in range(2)]
+        for seconds in (1, 60):
+            tasks = [workers.submit(time.sleep, seconds) for _ in range(2)]
+            time.sleep(0.2)
+            if seconds == 1:
+                [task.result() for task in tasks]
         print("begun", flush=True)
         tasks[0].result()
 """
@@ -139,6 +143,7 @@ def test_no_process_is_left_when_the_caller_is_killed(tmp_path):
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2
     process.kill()
-    process.communicate()
+    process.wait()  # and no reading: those who hold the other end are what is looked for
     _, left = psutil.wait_procs(children, timeout=5)
+    process.stdout.close()
     assert not left
