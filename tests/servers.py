@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from lymphcad_serve.repository import Target, write_repository
+from lymphcad_serve.server import Server
+
+from lymphcad.errors import CommandError
 
 _MODEL = """
 import time
@@ -33,3 +38,15 @@ def odd_repository(folder, bundle, body):
     model = _MODEL.format(size=bundle.manifest.preprocess.size, body=body)
     (folder / "lymph_node" / "1" / "model.py").write_text(model, encoding="utf-8")
     return folder
+
+
+def started(models, ports, seconds=30):
+    """Start a server; on the ports of one that was killed, which the system may not have freed yet."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return Server(models, ports)
+        except CommandError:  # noqa: PERF203
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,12 @@ class Confirmation:
     ----------
     ask
         Raises if the server serves something else.
+    gather_s
+        How long a question waits for further answers to share it.
     """
 
-    def __init__(self, ask: Callable[[], None]) -> None:
-        self._ask = ask
+    def __init__(self, ask: Callable[[], None], gather_s: float = 0.0) -> None:
+        self._ask, self._gather_s = ask, gather_s
         self._asking, self._lock = threading.Lock(), threading.Lock()
         self._next: Future[None] | None = None
 
@@ -40,6 +43,7 @@ class Confirmation:
             mine = self._next = self._next or Future()
         if first:
             with self._asking:
+                time.sleep(self._gather_s)
                 with self._lock:
                     self._next = None  # it begins now: who comes later needs another
                 try:

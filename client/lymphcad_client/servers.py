@@ -28,6 +28,10 @@ ELSEWHERE = frozenset({Reason.BAD_ANSWER, Reason.MODEL_MISSING})
 """What the same server will say again, and another one may not. All else is the node's own, and is final."""
 TRIES = 5
 """A node that was in flight when so many requests failed is given up: it may be what they failed of."""
+_GATHER_S = 0.02
+"""A question to a server costs it what a tenth of a small network does; one is enough for the answers of so long."""
+_MORE_AT_ONCE = 2
+"""Times a server's own `at_once`: as many again wait for the question while the server is kept busy."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 15.0
 
 
@@ -104,7 +108,8 @@ class Servers:
             self.close()
             raise
         self.manifest, self.digest = used.manifest, used.digest
-        self.at_once = sum(AT_ONCE if server.scorer is None else server.scorer.at_once for server in self._servers)
+        at_once = sum(AT_ONCE if server.scorer is None else server.scorer.at_once for server in self._servers)
+        self.at_once = _MORE_AT_ONCE * at_once
         self.about = used.about if len(addresses) == 1 else f"Scored by {len(addresses)} Triton servers."
         if away:
             self.about += f" Away at the start, and asked again from time to time: {', '.join(away)}."
@@ -234,7 +239,7 @@ class _Server:
         self.why: ServerError | None = None
         self.in_flight = self.failures = 0
         self.mending: threading.Thread | None = None
-        self.confirmation = Confirmation(self._check)
+        self.confirmation = Confirmation(self._check, _GATHER_S)
         self._timeout = timeout_s
 
     def connect(self) -> TritonScorer:

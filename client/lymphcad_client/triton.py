@@ -9,6 +9,7 @@ import mmap
 import os
 import queue
 import secrets
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -45,6 +46,7 @@ _REASONS = {
 }
 _LOST_MEMORY = "shared memory region"
 """In what a server says that was started anew and does not know the regions of before."""
+_RELEASE_TRIES, _RELEASE_PAUSE_S = 5, 0.01
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype(np.float32), "UINT8": np.dtype(np.uint8)}
 
 
@@ -150,12 +152,24 @@ class TritonScorer:
         """Give shared memory and the connection back."""
         self._closed = True
         for slot in self._registered:
-            request = messages.SystemSharedMemoryUnregisterRequest(name=slot.name)
-            try:
-                self._stub.SystemSharedMemoryUnregister(request, timeout=self._timeout)
-            except grpc.RpcError:  # the server may be gone, and its mapping with it
+            if not self._unregistered(slot):
                 break
         self._channel.close()
+
+    def _unregistered(self, slot: _Slot) -> bool:
+        """Have the server let go of a region; return False if it is gone, and its mapping with it."""
+        request = messages.SystemSharedMemoryUnregisterRequest(name=slot.name)
+        for _ in range(_RELEASE_TRIES):
+            try:
+                self._stub.SystemSharedMemoryUnregister(request, timeout=self._timeout)
+            except grpc.RpcError as error:  # noqa: PERF203
+                call: Any = error
+                if call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    return False
+                time.sleep(_RELEASE_PAUSE_S)  # right after its answer a region can still be in use
+            else:
+                break
+        return True
 
     def score(self, ct: CtSlice, row: float, col: float) -> Finding:
         """Score one node; see `Scorer.score`."""

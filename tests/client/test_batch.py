@@ -23,6 +23,7 @@ from lymphcad_serve.server import Server, free_ports
 from PIL import Image
 from pydicom.data import get_testdata_file
 from scoring import finished, journalled, limit_files, rows_of, start, wait_for_nodes
+from servers import started
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from watching import place_of
@@ -234,7 +235,7 @@ def test_stopped_while_no_server_answers(probe_bundle, table, tmp_path):
         assert not journalled(out, "failed")
         finished(nodes, out, "--server", server.address, "--resume", "--no-overlays", code=2)  # there is none
     ports = replace(free_ports(), grpc=int(server.address.rpartition(":")[2]))
-    with Server(models, ports):
+    with started(models, ports):
         finished(nodes, out, "--server", server.address, "--resume", "--no-overlays")
     assert {row[4] for row in rows_of(out)} == {"scored"}
 

@@ -14,6 +14,7 @@ from lymphcad_client.journal import JOURNAL
 from lymphcad_serve.repository import Target, write_repository
 from lymphcad_serve.server import Server, free_ports
 from scoring import finished, journalled, rows_of, start, wait_for_nodes
+from servers import started
 
 from lymphcad.bundle import Bundle
 from lymphcad.phantom.sample import sample_study
@@ -64,7 +65,7 @@ def test_nothing_lost_and_nothing_twice(phantom, tmp_path, request):
                 client = start(phantom, out, *options, "--resume")
             wait_for_nodes(client, out, count + 100)
             ports[1] = replace(free_ports(), grpc=ports[1].grpc)
-            victim = stack.enter_context(Server(models, ports[1]))
+            victim = stack.enter_context(started(models, ports[1]))
         _, error = client.communicate(timeout=120)
         assert client.returncode == 3, error
     rows = rows_of(out)

@@ -15,8 +15,8 @@ from lymphcad_client.confirming import Confirmation
 from lymphcad_client.servers import TRIES, Servers
 from lymphcad_client.triton import TritonScorer
 from lymphcad_serve.repository import Target, write_repository
-from lymphcad_serve.server import Server, free_ports
-from servers import CRASHES, FAILS, NONSENSE, RIGHT, SLOW, odd_repository
+from lymphcad_serve.server import free_ports
+from servers import CRASHES, FAILS, NONSENSE, RIGHT, SLOW, odd_repository, started
 
 from lymphcad.errors import CommandError, Reason, ServerError
 from lymphcad.geometry import Window
@@ -36,7 +36,7 @@ def run(tmp_path, probe_bundle):
                 odd_repository(models, bundle, body)
             else:
                 write_repository(bundle, models, Target.EMBEDDED)
-            return stack.enter_context(Server(models, ports or free_ports()))
+            return stack.enter_context(started(models, ports or free_ports()))
 
         yield start
 
@@ -193,7 +193,9 @@ def test_a_node_that_its_servers_die_of_is_given_up(run):
             while not stop.is_set():
                 wait_until(lambda: not alive(server.address) or stop.is_set())
                 if not stop.is_set():
-                    with contextlib.suppress(ServerError):  # it may be asked, and die, before it is said to be ready
+                    with contextlib.suppress(
+                        ServerError, CommandError
+                    ):  # it died as it began, or its port is not free yet
                         run(CRASHES, ports=ports)
 
         watcher = threading.Thread(target=start_again)
