@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import queue
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lymphcad_client.triton import TritonScorer
-from lymphcad_serve.capacity.arrivals import poisson, studies
+from lymphcad_serve.capacity.arrivals import studies
 from lymphcad_serve.capacity.measure import closed_loop, fit, levels_for, sample_window
 from lymphcad_serve.capacity.simulation import simulate
 from lymphcad_serve.capacity.statistics import Statistics
@@ -28,7 +29,7 @@ from lymphcad_serve.repository import Target, write_repository
 from lymphcad_serve.server import Server, free_ports
 from rich.console import Console
 
-from benchmarks.processes import family, machine
+from benchmarks.processes import cpu_seconds, family, machine
 from lymphcad.assets import DEMO_BUNDLE
 from lymphcad.bundle import Bundle
 
@@ -110,9 +111,11 @@ def measure(bundle: Bundle, seconds: float, rounds: int, seed: int) -> dict[str,
     Returns
     -------
     dict
-        ``closed``, the parameters that were fitted, and nodes/s by callers; ``open``, by load: mean, median and p95, ms, as
+        ``closed``, the parameters that were fitted, and nodes/s by callers; ``open``, by load: mean, median and p95,
+        ms, as
         measured and as simulated, and nodes/s; each as the median, the lowest and the highest of the rounds, in each of
-        which the parameters are fitted anew. ``memory_mb`` of the server.
+        which the parameters are fitted anew; ``others_cores``, what other processes of the machine used. ``memory_mb``
+        of the server.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     generator = np.random.default_rng(seed)
@@ -134,13 +137,17 @@ def measure(bundle: Bundle, seconds: float, rounds: int, seed: int) -> dict[str,
             compared: dict[str, list[dict[str, float]]] = {name: [] for name, _, _ in kinds}
             for number in range(rounds):
                 console.print(f"Round {number + 1} of {rounds}")
+                ours = [os.getpid(), *family(server.pid)]
+                before = _machine_cpu_seconds() - cpu_seconds(ours), time.perf_counter()
                 levels = [closed_loop(scorer, statistics, window, count, seconds / 2) for count in callers]
                 service, rate = fit(levels, statistics.batching), levels[-1].rate
                 fitted.append(vars(service) | {f"nodes_s_{level.callers}": level.rate for level in levels})
                 for name, load, nodes in kinds:
                     count = int(load * rate * seconds)
-                    at = studies(load * rate, nodes, count, generator) if nodes > 1 else poisson(load * rate, count, generator)
+                    at = studies(load * rate, nodes, count, generator)
                     compared[name].append(_compared(service, at, open_loop(scorer, window, at)))
+                used = _machine_cpu_seconds() - cpu_seconds(ours) - before[0]
+                fitted[-1]["others_cores"] = used / (time.perf_counter() - before[1])
             memory = sum(_resident_mb(pid) for pid in family(server.pid))
     return {
         "closed": {key: _spread([one[key] for one in fitted]) for key in fitted[0] if key != "preferred"},
@@ -162,6 +169,12 @@ def _compared(service: Service, asked: npt.NDArray[np.float64], took: npt.NDArra
     return found
 
 
+def _machine_cpu_seconds() -> float:
+    """Return the CPU time that all processes of this machine have used, seconds."""
+    user, nice, system = (int(field) for field in Path("/proc/stat").read_text().split(maxsplit=4)[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
 def _spread(values: list[float]) -> list[float]:
     """Return median, lowest and highest of the rounds."""
     return [float(f"{value:.4g}") for value in (median(values), min(values), max(values))]
@@ -175,7 +188,8 @@ def _resident_mb(pid: int) -> float:
 def render(results: dict[str, Any]) -> str:
     """Return results as Markdown."""
     lines = [
-        "| load | nodes/s asked, answered | mean, ms: measured, simulated | their ratio | p95, ms: measured, simulated | their ratio |",
+        "| load | nodes/s asked, answered | mean, ms: measured, simulated | their ratio | p95, ms: measured,"
+        " simulated | their ratio |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, one in results["open"].items():
@@ -185,11 +199,14 @@ def render(results: dict[str, Any]) -> str:
             figures.append("{:.2f} ({:.2f} to {:.2f})".format(*one[f"{key}_ratio"]))
         lines.append(f"| {name} | {' | '.join(figures)} |")
     about, closed = results["machine"], results["closed"]
-    rates = [f"{key.rsplit('_', 1)[1]} callers {value[0]:.0f}" for key, value in closed.items() if key.startswith("nodes_s")]
+    rates = [
+        f"{key.rsplit('_', 1)[1]} callers {value[0]:.0f}" for key, value in closed.items() if key.startswith("nodes_s")
+    ]
     return "\n".join([
         f"{results['bundle']}; callers and server share {about['cores']} cores of {about['cpu']}"
         f" ({', '.join(about['flags'])}). Medians of {results['settings']['rounds']} rounds, lowest and highest in"
-        f" brackets. In closed loops, nodes/s: {', '.join(rates)}. Server: {results['memory_mb']} MB.",
+        f" brackets. In closed loops, nodes/s: {', '.join(rates)}. Server: {results['memory_mb']} MB."
+        f" Other processes of the machine used {closed['others_cores'][0]:.2f} cores.",
         "",
         *lines,
     ])  # fmt: skip
@@ -198,7 +215,9 @@ def render(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE, help="what is served; the demo bundle without it")
-    parser.add_argument("--seconds", type=float, default=6.0, help="length of a window of arrivals; closed loops take half")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="length of a window of arrivals; closed loops take half"
+    )
     parser.add_argument("--rounds", type=int, default=6, help="windows of each kind")
     parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
     parser.add_argument("--json", action="store_true", help="JSON on standard output; the table goes to standard error")

@@ -11,7 +11,8 @@ from lymphcad_serve.capacity.service import Service
 class Known(str, Enum):
     """What was measured.
 
-    ``demo-cpu`` and ``resnet50-cpu``: the embedded server with two instances on two cores of an AMD EPYC, callers on the
+    ``demo-cpu`` and ``resnet50-cpu``: the embedded server with two instances on two cores of an AMD EPYC, callers on
+    the
     same cores; ``resnet50-h100``: the float16 network alone.
     """
 
@@ -44,21 +45,21 @@ MEASURED = {
         # 378 nodes/s when full, batches of two on two instances.
         Service(first_s=0.0, each_s=2 / 378, instances=2, preferred=(2,), most=16, overhead_s=0.001),
         410,
-        "docs/results/batch.md (`python -m benchmarks.batch`): 378 nodes/s of bundles/demo, EfficientNet-Lite0, int8, 128 px,"
-        " on 2 cores of an AMD EPYC with the caller on the same cores",
+        "docs/results/batch.md (`python -m benchmarks.batch`): 378 nodes/s of bundles/demo, EfficientNet-Lite0,"
+        " int8, 128 px, on 2 cores of an AMD EPYC with the caller on the same cores",
     ),
     Known.RESNET50_CPU: Measured(
         Service(first_s=0.0, each_s=2 / 80.5, instances=2, preferred=(2,), most=16, overhead_s=0.001),
         None,
-        "docs/results/serving.md (`python -m benchmarks.serving`): 80.5 nodes/s of ResNet50, int8, 224 px, on 2 cores of an"
-        " AMD EPYC with the callers on the same cores",
+        "docs/results/serving.md (`python -m benchmarks.serving`): 80.5 nodes/s of ResNet50, int8, 224 px, on 2"
+        " cores of an AMD EPYC with the callers on the same cores",
     ),
     Known.RESNET50_H100: Measured(
-        # 692 crops/s in batches of 1, 3,257 in 8, 7,456 in 64: 1.45, 2.46 and 8.58 ms; the line runs through first and last.
+        # 692 crops/s in batches of 1, 3,257 in 8 and 7,456 in 64: a line through the first and the last.
         Service(first_s=0.001332, each_s=0.000113, preferred=(8, 16, 32, 64), most=64, delay_s=0.002),
         None,
-        "docs/results/gpu.md (`python -m benchmarks.gpu`): ResNet50 in float16, 224 px, in ONNX Runtime on one H100, crops and"
-        " answers on the GPU; a lower bound of the network's speed, which TensorRT is to run and has not, and without Triton,"
-        " preprocessing, heatmap and copies, so an upper bound of a server's on that network",
+        "docs/results/gpu.md (`python -m benchmarks.gpu`): ResNet50 in float16, 224 px, in ONNX Runtime on one H100;"
+        " the network alone, without Triton, preprocessing, heatmap and copies; TensorRT, which is to run it, was"
+        " not timed",
     ),
 }

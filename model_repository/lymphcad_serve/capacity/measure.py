@@ -144,8 +144,8 @@ def closed_loop(scorer: Scorer, statistics: Statistics, window: Window, callers:
     times = np.concatenate([np.array(one) for one in took])
     if counts.nodes != len(times):
         raise CommandError(
-            f"the server was asked {counts.nodes} times while {len(times)} were ours, so its times cannot be told apart:"
-            " measure a server that nobody else asks, and not through a balancer"
+            f"the server was asked {counts.nodes} times while {len(times)} were ours, so its times cannot be told"
+            " apart: measure a server that nobody else asks, and not through a balancer"
         )
     return Level(callers, ended - began, float(times.mean()), float(times.std()), counts)
 
@@ -194,7 +194,7 @@ def fit(levels: Sequence[Level], batching: Batching) -> Service:
 
 
 def _split(one: float, held: float, size: float, others: int, slowdown: float) -> tuple[float, float, float]:
-    """Return first_s, each_s and slowdown by which a batch of one takes `one` alone, and one of `size` `held` at last."""
+    """Return first_s, each_s and slowdown: alone a batch of one takes `one`, in a full server one of `size` `held`."""
     each = (held / (1 + slowdown * others) - one) / (size - 1) if size > 1 else one
     if size > 1 and 0 <= each <= one:
         return one - each, each, slowdown

@@ -53,12 +53,15 @@ class Service:
     def __post_init__(self) -> None:
         times = (self.first_s, self.each_s, self.delay_s, self.slowdown, self.variation, self.overhead_s)
         if not all(math.isfinite(value) and value >= 0 for value in times) or self.first_s + self.each_s <= 0:
-            raise CommandError(f"a batch was said to take {self.first_s:g} s and {self.each_s:g} s a node: name times above 0")
-        sizes = self.preferred
-        if self.instances < 1 or self.most < 1 or list(sizes) != sorted(set(sizes)) or (sizes and not 1 <= sizes[0] <= sizes[-1] <= self.most):
             raise CommandError(
-                f"{self.instances} instances with batches of {list(sizes)}, at most {self.most}, were given: name at least one"
-                " instance, and batch sizes in ascending order up to the largest"
+                f"a batch was said to take {self.first_s:g} s and {self.each_s:g} s a node: name times above 0"
+            )
+        sizes = self.preferred
+        bounded = (1, *sizes, self.most)
+        if self.instances < 1 or len(set(sizes)) < len(sizes) or list(bounded) != sorted(bounded):
+            raise CommandError(
+                f"{self.instances} instances with batches of {list(sizes)}, at most {self.most}, were given: name"
+                " at least one instance, and batch sizes in ascending order up to the largest"
             )
 
     @property

@@ -78,8 +78,8 @@ class Demand:
         for name, out in wrong.items():
             if out:
                 raise CommandError(
-                    f"{name} is out of range: nodes a day and seconds are above 0, the busiest hour has 1/24 to all of the"
-                    " day's nodes, a study 1 to 1,000, the highest load is between 0 and 1, and spare is 0 or more"
+                    f"{name} is out of range: nodes a day and seconds are above 0, the busiest hour has 1/24 to all of"
+                    " the day's nodes, a study 1 to 1,000, the highest load is between 0 and 1, and spare is 0 or more"
                 )
 
 
@@ -169,23 +169,32 @@ def size(
     if replicas is not None:
         if demand.rate >= replicas * service.rate:
             raise CommandError(
-                f"{replicas} replicas answer {replicas * service.rate:.1f} nodes/s, and {demand.rate:.1f} come in the busiest"
-                f" hour, so the queue only grows: give at least {by_load}"
+                f"{replicas} replicas answer {replicas * service.rate:.1f} nodes/s, and {demand.rate:.1f} come in the"
+                f" busiest hour, so the queue only grows: give at least {by_load}"
             )
         return Sizing(by_load, replicas, replicas, tried(replicas))
     if by_load > MOST_REPLICAS:
         raise CommandError(
             f"{by_load} replicas would be needed, and at most {MOST_REPLICAS} are planned for: give a faster server"
         )
-    count, step = by_load, 1
-    while (outcome := tried(count)).percentile_s(95) > demand.p95_s:
-        # More replicas than a study has nodes leave each of them alone on one.
-        if count > by_load + 4 * demand.study_nodes + 20:
+    count, outcome = by_load, tried(by_load)
+    if outcome.percentile_s(95) > demand.p95_s:
+        # So many leave nearly every node of a study alone on a replica: more make no difference.
+        too_few, count = by_load, by_load + math.ceil(4 * demand.study_nodes) + 20
+        outcome = tried(count)
+        if outcome.percentile_s(95) > demand.p95_s:
             raise CommandError(
-                f"with {count} replicas 95 % are answered within {outcome.percentile_s(95):.3g} s, and {demand.p95_s:g} s were"
-                " asked for: no number of replicas makes a single answer faster, so give a faster server or more time"
+                f"with {count} replicas 95 % are answered within {outcome.percentile_s(95):.3g} s, and"
+                f" {demand.p95_s:g} s were asked for: no number of replicas makes a single answer faster, so give a"
+                " faster server or more time"
             )
-        count += step
+        while count - too_few > 1:
+            middle = (count + too_few) // 2
+            found = tried(middle)
+            if found.percentile_s(95) > demand.p95_s:
+                too_few = middle
+            else:
+                count, outcome = middle, found
     return Sizing(by_load, count, count + demand.spare, outcome)
 
 

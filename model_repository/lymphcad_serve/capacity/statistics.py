@@ -1,4 +1,4 @@
-"""What a tritonserver says of a model: how it batches, and how long its batches took (Triton's statistics extension)."""
+"""What a tritonserver says of a model: how it batches, and how long its batches took (its statistics extension)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ class Statistics:
     Parameters
     ----------
     address
-        ``grpc://host:port`` or ``grpcs://host:port``, of a server itself: behind a balancer each answer may be another's.
+        ``grpc://host:port`` or ``grpcs://host:port``, of a server itself: behind a balancer each answer may be
+        another's.
     tls
         Certificates, for an address with TLS.
     timeout_s
@@ -157,6 +158,6 @@ class Statistics:
             reason = Reason.SERVER_AWAY if away else Reason.SERVER_ERROR
             raise ServerError(
                 reason,
-                f"the server at {self._address} gave no statistics ({call.details()}): check address and network, and that"
-                " it is a tritonserver itself",
+                f"the server at {self._address} gave no statistics ({call.details()}): check address and network, and"
+                " that it is a tritonserver itself",
             ) from None
