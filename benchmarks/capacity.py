@@ -3,6 +3,9 @@
 A real embedded tritonserver, in windows that take turns: closed loops, to which the simulation's parameters are fitted,
 and open loops of Poisson arrivals at shares of the rate that the full server had, which are compared with it. The
 simulation is given the very arrivals that the server had. Callers and server share the same cores.
+
+With ``--paced`` the server's model sleeps instead of computing, so that nobody's use of the cores changes its times:
+what is left is Triton's queue and batches, and the client.
 """
 
 from __future__ import annotations
@@ -44,6 +47,20 @@ STUDY, STUDY_LOAD = 8.0, 0.5
 """A study's nodes, and the load at which studies come."""
 CALLERS = 96
 _RUNS = 10
+_PACED = """
+import time
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        time.sleep(0.010 + 0.008 * len(requests))
+        outputs = [
+            pb_utils.Tensor("PROBABILITY", np.full((1, 1), 0.25, np.float32)),
+            pb_utils.Tensor("HEATMAP", np.zeros((1, {size}, {size}), np.uint8)),
+        ]
+        return [pb_utils.InferenceResponse(outputs) for _ in requests]
+"""
 _LEAD_S = 0.2
 
 
@@ -94,7 +111,7 @@ def said(service: Service, arrivals: npt.NDArray[np.float64]) -> npt.NDArray[np.
     return np.concatenate(runs)
 
 
-def measure(bundle: Bundle, seconds: float, rounds: int, seed: int) -> dict[str, Any]:
+def measure(bundle: Bundle, seconds: float, rounds: int, seed: int, *, paced: bool) -> dict[str, Any]:
     """Measure a server, fit, and compare.
 
     Parameters
@@ -107,6 +124,8 @@ def measure(bundle: Bundle, seconds: float, rounds: int, seed: int) -> dict[str,
         Windows of each kind.
     seed
         Of the arrivals.
+    paced
+        Whether the model sleeps in place of the network.
 
     Returns
     -------
@@ -122,6 +141,9 @@ def measure(bundle: Bundle, seconds: float, rounds: int, seed: int) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder) / "models"
         write_repository(bundle, models, Target.EMBEDDED)
+        if paced:
+            paced_model = _PACED.format(size=bundle.manifest.preprocess.size)
+            (models / "lymph_node" / "1" / "model.py").write_text(paced_model, encoding="utf-8")
         with (
             Server(models, free_ports()) as server,
             TritonScorer(server.address) as scorer,
@@ -199,11 +221,12 @@ def render(results: dict[str, Any]) -> str:
             figures.append("{:.2f} ({:.2f} to {:.2f})".format(*one[f"{key}_ratio"]))
         lines.append(f"| {name} | {' | '.join(figures)} |")
     about, closed = results["machine"], results["closed"]
+    served = "A model that sleeps" if results["settings"]["paced"] else results["bundle"]
     rates = [
         f"{key.rsplit('_', 1)[1]} callers {value[0]:.0f}" for key, value in closed.items() if key.startswith("nodes_s")
     ]
     return "\n".join([
-        f"{results['bundle']}; callers and server share {about['cores']} cores of {about['cpu']}"
+        f"{served}; callers and server share {about['cores']} cores of {about['cpu']}"
         f" ({', '.join(about['flags'])}). Medians of {results['settings']['rounds']} rounds, lowest and highest in"
         f" brackets. In closed loops, nodes/s: {', '.join(rates)}. Server: {results['memory_mb']} MB."
         f" Other processes of the machine used {closed['others_cores'][0]:.2f} cores.",
@@ -220,12 +243,13 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=6, help="windows of each kind")
     parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
+    parser.add_argument("--paced", action="store_true", help="a model that sleeps in place of the network")
     parser.add_argument("--json", action="store_true", help="JSON on standard output; the table goes to standard error")
     options = parser.parse_args()
     bundle = Bundle(options.bundle)
-    settings = {"seconds": options.seconds, "rounds": options.rounds, "seed": options.seed}
+    settings = {"seconds": options.seconds, "rounds": options.rounds, "seed": options.seed, "paced": options.paced}
     results = {"bundle": bundle.label, "machine": machine(), "settings": settings}
-    results |= measure(bundle, options.seconds, options.rounds, options.seed)
+    results |= measure(bundle, options.seconds, options.rounds, options.seed, paced=options.paced)
     if options.json:
         print(json.dumps(results, indent=2))
     print(render(results), file=sys.stderr if options.json else sys.stdout)
