@@ -39,8 +39,9 @@ def capacity(
     memory_mb: Annotated[float | None, typer.Option(help="Of a replica, MB, as measured by you.")] = None,
     spacing_mm: Annotated[float, typer.Option(help="Of the CT, mm a pixel, for the network's traffic.")] = 0.45,
     bundle: Annotated[
-        Path, typer.Option(help="For the traffic, without --server.", show_default="the demo bundle")
-    ] = DEMO_BUNDLE,
+        Path | None,
+        typer.Option(help="Whose windows and heatmaps are sent.", show_default="that of the times, or the demo bundle"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the simulation.")] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -68,12 +69,14 @@ def capacity(
     tls = tls_of(tls_ca, tls_cert, tls_key)
     if server is not None:
         with console.status("Measuring the server"):
-            times, preprocess = measured_times(server, tls, seconds, spacing_mm)
+            times = measured_times(server, tls, seconds, spacing_mm)
     else:
         if tls is not None:
             raise CommandError("the certificates go with --server: name the server to measure")
         times = known_times(Known(known)) if ms_a_node is None else stated_times(ms_a_node, instances)
-        preprocess = Bundle(bundle).manifest.preprocess
+    preprocess = times.preprocess
+    if bundle is not None or preprocess is None:
+        preprocess = Bundle(bundle or DEMO_BUNDLE).manifest.preprocess
     window = sample_window(preprocess, spacing_mm)
     flow = traffic(demand, window.image.nbytes, preprocess.size**2)
     with console.status("Simulating the busiest hour"):

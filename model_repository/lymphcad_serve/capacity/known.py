@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from lymphcad.bundle import Preprocess
 from lymphcad_serve.capacity.service import Service
 
 
@@ -33,11 +34,17 @@ class Measured:
         Of a replica, MB; None if it was not measured.
     source
         A sentence: which machine, which command, what is not in it.
+    preprocess
+        Of the network, which decides what goes over the network; None if it is not known.
     """
 
     service: Service
     memory_mb: float | None
     source: str
+    preprocess: Preprocess | None = None
+
+
+_RESNET50 = Preprocess(field_of_view_mm=40.0, window_level_hu=60.0, window_width_hu=400.0, size=224)
 
 
 MEASURED = {
@@ -53,6 +60,7 @@ MEASURED = {
         None,
         "docs/results/serving.md (`python -m benchmarks.serving`): 80.5 nodes/s of ResNet50, int8, 224 px, on 2"
         " cores of an AMD EPYC with the callers on the same cores",
+        _RESNET50,
     ),
     Known.RESNET50_H100: Measured(
         # 692 crops/s in batches of 1, 3,257 in 8 and 7,456 in 64: a line through the first and the last.
@@ -61,5 +69,6 @@ MEASURED = {
         "docs/results/gpu.md (`python -m benchmarks.gpu`): ResNet50 in float16, 224 px, in ONNX Runtime on one H100;"
         " the network alone, without Triton, preprocessing, heatmap and copies; TensorRT, which is to run it, was"
         " not timed",
+        _RESNET50,
     ),
 }

@@ -15,8 +15,6 @@ from lymphcad_serve.capacity.statistics import Statistics
 if TYPE_CHECKING:
     from lymphcad_client.tls import Tls
 
-    from lymphcad.bundle import Preprocess
-
 _WARM_S = 1.0
 
 
@@ -43,7 +41,7 @@ def stated_times(ms_a_node: float, instances: int) -> Measured:
     return Measured(Service(0.0, ms_a_node / 1000, instances), None, f"--ms-a-node {ms_a_node:g}, without batches")
 
 
-def measured_times(server: str, tls: Tls | None, seconds: float, spacing_mm: float) -> tuple[Measured, Preprocess]:
+def measured_times(server: str, tls: Tls | None, seconds: float, spacing_mm: float) -> Measured:
     """Measure an idle server.
 
     Parameters
@@ -59,8 +57,8 @@ def measured_times(server: str, tls: Tls | None, seconds: float, spacing_mm: flo
 
     Returns
     -------
-    tuple of Measured and Preprocess
-        The times, and what the served bundle cuts.
+    Measured
+        With what the served bundle cuts.
 
     Raises
     ------
@@ -79,4 +77,4 @@ def measured_times(server: str, tls: Tls | None, seconds: float, spacing_mm: flo
         service = fit(levels, statistics.batching)
         rates = ", ".join(f"{level.rate:.1f} nodes/s at {level.callers}" for level in levels)
         source = f"measured now, with callers in closed loops on this machine: {rates}"
-        return Measured(service, None, source), scorer.manifest.preprocess
+        return Measured(service, None, source, scorer.manifest.preprocess)

@@ -78,6 +78,18 @@ def test_a_site(capsys, site):
     assert "Research use only" in said
 
 
+def test_what_is_sent_is_of_the_network_that_was_measured(capsys, probe_bundle):
+    def sent(*options):
+        network = json.loads(capacity(capsys, "--json", *options)[1])["network"]
+        return network["in_bytes"] - 512, network["out_bytes"] - 512
+
+    assert sent() == (2 * 128 * 128, 128 * 128)
+    assert sent("--known", "resnet50-cpu") == (2 * 128 * 128, 224 * 224)
+    assert sent("--known", "resnet50-cpu", "--spacing-mm", 0.25) == (2 * 192 * 192, 224 * 224)
+    assert sent("--known", "resnet50-cpu", "--bundle", probe_bundle.path) == (2 * 128 * 128, 64 * 64)
+    assert sent("--ms-a-node", 5) == (2 * 128 * 128, 128 * 128)
+
+
 def test_json(capsys):
     options = (
         "--nodes-a-day",
@@ -145,4 +157,5 @@ def test_a_server_is_measured(capsys, serve_probe):
     assert found["service"]["preferred"] == [2]
     assert found["service"]["rate"] > 1
     assert found["service"]["source"].startswith("measured now")
+    assert found["network"]["out_bytes"] == 512 + 64 * 64
     assert np.isfinite(found["simulated"]["p95_s"])
