@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lymphcad import RESEARCH_USE_ONLY
 from lymphcad.bundle import bundle_label
 from lymphcad.errors import CommandError, Reason, Refusal, ServerError
-from lymphcad_client.audit.trail import Trail, now
+from lymphcad_client.audit.trail import Trail
 from lymphcad_client.confirming import Confirmation
+from lymphcad_client.instants import now
 from lymphcad_client.reading import digest_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock
@@ -15,6 +14,7 @@ from lymphcad.errors import CommandError
 from lymphcad_client.audit.head import Head, head_of, read_head, rotated
 from lymphcad_client.audit.key import AuditKey
 from lymphcad_client.audit.lines import follow, line_digest, sealed
+from lymphcad_client.instants import now
 from lymphcad_client.watch.files import sync_folder
 
 if TYPE_CHECKING:
@@ -213,11 +213,6 @@ def key_of(trail: Path) -> Path:
 def lock_of(trail: Path) -> Path:
     """Return the file by which processes take turns."""
     return trail.with_name(f"{trail.name}.lock")
-
-
-def now() -> str:
-    """Return the time as it stands in a line: UTC, ms (RFC 3339)."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _mended(found: bytes) -> dict[str, Any]:
