@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,7 @@ def wait_until(condition, seconds: float = 30) -> bool:
 def test_serve_that_is_killed_takes_its_server_along(probe_bundle, tmp_path):
     ports = free_ports()
     command = [sys.executable, "-m", "lymphcad", "serve", "--bundle", probe_bundle.path]
-    command += ["--grpc-port", ports.grpc, "--http-port", ports.http, "--metrics-port", ports.metrics]
+    command += ["--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment)
     try:
@@ -81,8 +80,11 @@ def test_a_bare_tritonserver_needs_the_repository_alone(probe_bundle, tmp_path, 
     environment.pop("PYTHONPATH", None)
     ports = free_ports()
     options = [
-        f"--{name}-{what}" for name, port in asdict(ports).items() for what in ("address=127.0.0.1", f"port={port}")
+        f"--{name}-{what}"
+        for name, port in (("grpc", ports.grpc), ("metrics", ports.metrics))
+        for what in ("address=127.0.0.1", f"port={port}")
     ]
+    options.append("--allow-http=false")
     command = [*_embedded(tmp_path, environment), f"--model-repository={models}", *options]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log)
