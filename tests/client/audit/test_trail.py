@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from lymphcad_client.audit.head import head_of, rotated
-from lymphcad_client.audit.lines import line_digest
+from lymphcad_client.audit.key import AuditKey
+from lymphcad_client.audit.lines import line_digest, seal
 from lymphcad_client.audit.trail import Trail, key_of
 from lymphcad_client.audit.verify import parts_of, verify
 
@@ -94,6 +95,16 @@ def test_what_others_wrote_at_the_end_is_found_and_then_kept_as_mended(path):
     assert statuses(path) == ["a", "b", "mended", "c"]
     assert json.loads(lines(path)[2])["torn_bytes"] > 10_000
     assert verify(path).holds
+
+
+def test_a_line_that_was_forged_at_the_end_is_not_taken_for_ours(path, tmp_path):
+    write(path, "a", "b")
+    forger = AuditKey.make(tmp_path / "forger")
+    with path.open("ab") as file:
+        file.write(seal({"status": "forged"}, 3, line_digest(lines(path)[-1]), forger))
+    write(path, "c")
+    assert statuses(path) == ["a", "b", "mended", "c"]
+    assert "forged" in json.loads(lines(path)[2])["torn"]
 
 
 def test_a_line_that_the_head_does_not_know_yet_is_counted_if_it_is_ours(path):

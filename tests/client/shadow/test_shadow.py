@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -153,7 +154,9 @@ def test_a_server_that_comes_later_is_found_and_one_that_fails_is_said(probe_bun
         second._tried = 0.0  # a second is over
         with pytest.raises(ServerError, match="server_error"):
             second.ask(window_of(0), preprocess)
-        second.close()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ServerError, match="server_away"):  # it is gone again
+        pool.submit(second.ask, window_of(0), preprocess).result(60)
+    second.close()
     with pytest.raises(ServerError):
         second.ask(window_of(0), preprocess)
 
