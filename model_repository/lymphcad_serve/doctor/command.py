@@ -16,7 +16,12 @@ def doctor(
     key: Annotated[Path | None, typer.Option(help=_KEY)] = None,
     repository: Annotated[Path | None, typer.Option(help="Check what `lymphcad repository` wrote.")] = None,
     plan: Annotated[Path | None, typer.Option(help="Check a TensorRT plan of the bundle.")] = None,
-    target: Annotated[Target, typer.Option(help="The server that this machine is for.")] = Target.EMBEDDED,
+    target: Annotated[
+        Target | None,
+        typer.Option(
+            help="The server that this machine is for.", show_default="embedded, unless --server is another machine's"
+        ),
+    ] = None,
     server: Annotated[
         list[str] | None, typer.Option(help="Check this server (grpc://host:port or grpcs://); again for more.")
     ] = None,

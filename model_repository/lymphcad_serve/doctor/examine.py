@@ -35,7 +35,8 @@ class Examined:
     bundle, key, repository, plan
         Files, each None if not given.
     target
-        The server that is, or is to be, served on this machine.
+        The server that is, or is to be, served on this machine; None if it is the embedded one, and no other machine's
+        server is looked at: who looks at one need not serve.
     servers
         Addresses of those that run.
     tls
@@ -48,7 +49,7 @@ class Examined:
     key: Path | None = None
     repository: Path | None = None
     plan: Path | None = None
-    target: Target = Target.EMBEDDED
+    target: Target | None = None
     servers: tuple[str, ...] = ()
     tls: Tls | None = None
     ports: tuple[tuple[str, int], ...] = (("grpc", 8001), ("metrics", 8002))
@@ -74,15 +75,15 @@ def examine(what: Examined) -> Iterator[Check]:
     """
     if what.bundle is None and (what.plan is not None or what.key is not None):
         raise CommandError("--plan and --key are held against a bundle: name it with --bundle")
-    if what.servers:
-        for address in what.servers:
-            is_loopback(address)  # a wrong address is a wrong command, before anything is said
+    # A wrong address is a wrong command, before anything is said.
+    here = [is_loopback(address) for address in what.servers]
+    target = what.target or (Target.EMBEDDED if all(here) else None)
     yield check_python()
-    yield check_numpy(what.target)
-    yield from check_engines(what.target)
-    yield check_tritonserver(what.target)
+    yield check_numpy(target)
+    yield from check_engines(target)
+    yield check_tritonserver(target)
     gpu = find_gpu()
-    yield check_gpu(gpu, needed=what.plan is not None or what.target is Target.GPU)
+    yield check_gpu(gpu, needed=what.plan is not None or target is Target.GPU)
     yield check_cores()
     yield check_memory()
     yield check_files()

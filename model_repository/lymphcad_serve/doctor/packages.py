@@ -30,7 +30,7 @@ def check_python() -> Check:
     return ok("python", found)
 
 
-def check_numpy(target: Target) -> Check:
+def check_numpy(target: Target | None) -> Check:
     """Say whether the embedded server's Python backend can read numpy's arrays: it was built for numpy 1."""
     found = version("numpy")
     if not _embedded(target) or found.startswith("1."):
@@ -38,8 +38,8 @@ def check_numpy(target: Target) -> Check:
     return fail("numpy", f"{found}, with which the embedded server answers with empty outputs", "pip install 'numpy<2'")
 
 
-def check_engines(target: Target) -> list[Check]:
-    """Say which engines are installed; a container brings its own."""
+def check_engines(target: Target | None) -> list[Check]:
+    """Say which engines are installed; a container brings its own. The target is None where nothing is served."""
     checks = []
     for engine, distributions in _ENGINES.items():
         found = next((one for one in map(_version, distributions) if one is not None), None)
@@ -54,7 +54,7 @@ def check_engines(target: Target) -> list[Check]:
     return checks
 
 
-def check_tritonserver(target: Target) -> Check:
+def check_tritonserver(target: Target | None) -> Check:
     """Say which tritonserver this machine has, and whether it may be put on a network."""
     name, on_path = "tritonserver", shutil.which("tritonserver")
     if on_path is not None:
@@ -74,7 +74,7 @@ def check_tritonserver(target: Target) -> Check:
     found = (
         f"the one of nvidia-pytriton {_version('nvidia-pytriton')}, for loopback only: its vulnerabilities are known"
     )
-    if _embedded(target):
+    if target is None or _embedded(target):
         return ok(name, found)
     return fail(name, found, f"serve the target {target.value} with Triton's container, 26.07 or later")
 
@@ -85,7 +85,7 @@ def release_of(text: str) -> tuple[int, int]:
     return (int(year), int(month[:2])) if year.isdigit() and month[:2].isdigit() else (0, 0)
 
 
-def _embedded(target: Target) -> bool:
+def _embedded(target: Target | None) -> bool:
     return target in (Target.EMBEDDED, Target.EMBEDDED_STEPS)
 
 

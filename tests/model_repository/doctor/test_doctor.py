@@ -281,6 +281,21 @@ def test_a_plan_on_a_machine_without_a_gpu(doctor, half_bundle, write_plan, tmp_
     assert checks["gpu"]["status"] == "SKIP"
 
 
+def test_who_looks_at_another_machine_need_not_serve(doctor, monkeypatch):
+    monkeypatch.setattr("lymphcad_serve.doctor.packages.installed_server", not_installed)
+    monkeypatch.setenv("PATH", "/nowhere")
+    _, checks = doctor("--server", "grpc://no-such-host.invalid:8001")
+    assert failed(checks) == {"server no-such-host.invalid:8001"}
+    assert checks["tritonserver"]["status"] == "SKIP"
+    assert checks["TLS no-such-host.invalid:8001"]["status"] == "WARN"
+    _, checks = doctor("--server", "grpc://127.0.0.1:1")
+    assert "tritonserver" in failed(checks)
+
+
+def not_installed():
+    raise CommandError("there is none")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -110,7 +110,7 @@ def test_packages(monkeypatch):
 def test_the_server_that_pip_installs_is_for_loopback(monkeypatch):
     pytest.importorskip("pytriton")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert check_tritonserver(Target.EMBEDDED).status is Status.OK
+    assert check_tritonserver(Target.EMBEDDED).status is check_tritonserver(None).status is Status.OK
     assert check_tritonserver(Target.GPU).status is Status.FAIL
     monkeypatch.setattr("sys.version_info", (3, 99))
     found = check_tritonserver(Target.EMBEDDED)
