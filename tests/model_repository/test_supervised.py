@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from lymphcad_client.triton import TritonScorer
 from lymphcad_serve.server import free_ports
+from processes import children
 
 from lymphcad.cli import main
 from lymphcad.errors import ServerError
@@ -90,8 +91,8 @@ def test_a_ready_file_that_was_left_goes_and_a_server_that_dies_takes_its_own_al
     one = serving("--bundle", probe_bundle.path)
     one.wait_for(there=False, seconds=20)
     one.wait_for(there=True)
-    triton = subprocess.run(["pgrep", "-P", str(one.process.pid), "tritonserver"], capture_output=True, text=True)
-    os.kill(int(triton.stdout.split()[0]), signal.SIGKILL)
+    (triton,) = children(one.process.pid)
+    os.kill(triton, signal.SIGKILL)
     assert one.process.wait(30) == 2
     assert not one.ready_file.exists()
     assert "stopped by itself" in one.end()
