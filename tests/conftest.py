@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import signal
 from typing import TYPE_CHECKING
 
@@ -52,25 +50,6 @@ def probe_bundle(tmp_path_factory, brightness) -> Bundle:
 
     meaning = Meaning("probe", "brightness", threshold=0.55, temperature=0.5, evidence_scale=1.0)
     return export_bundle(tmp_path_factory.mktemp("bundles") / "probe", brightness, WINDOW, meaning)
-
-
-@pytest.fixture(scope="session")
-def referred(probe_bundle, tmp_path_factory) -> Bundle:
-    """Return the probe bundle with what a training cohort would have looked like."""
-    from lymphcad.bundle import BUNDLE_JSON, Bundle
-    from lymphcad.reference import Distribution, Reference
-
-    generator = np.random.default_rng(0)
-    reference = Reference(
-        probability=Distribution.of(generator.uniform(0, 1, 500)),
-        spacing_mm=Distribution.of([0.4, 0.5] * 50),
-        window_hu=Distribution.of(generator.normal(50, 20, 500)),
-    )
-    folder = tmp_path_factory.mktemp("bundles") / "referred"
-    shutil.copytree(probe_bundle.path, folder)
-    file = folder / BUNDLE_JSON
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"reference": reference.model_dump()}))
-    return Bundle(folder)
 
 
 @pytest.fixture(scope="session")
@@ -183,6 +162,7 @@ def trained_run(tmp_path_factory, train_command) -> Path:
 
 def _can_serve() -> bool:
     import importlib.util
+    import shutil
 
     return "CI" in os.environ or bool(importlib.util.find_spec("pytriton") or shutil.which("tritonserver"))
 

@@ -11,8 +11,28 @@ from lymphcad_client.metrics import Metrics, open_metrics
 from lymphcad_client.observing import Observed, Observing
 from prometheus_client.parser import text_string_to_metric_families
 
+from lymphcad.bundle import Bundle
 from lymphcad.cli import main
 from lymphcad.errors import CommandError, Reason, Refusal
+from lymphcad.reference import Distribution, Reference
+
+
+@pytest.fixture
+def referred(probe_bundle, tmp_path):
+    """Return the probe bundle with what a training cohort would have looked like."""
+    import json
+    import shutil
+
+    generator = np.random.default_rng(0)
+    reference = Reference(
+        probability=Distribution.of(generator.uniform(0, 1, 500)),
+        spacing_mm=Distribution.of([0.4, 0.5] * 50),
+        window_hu=Distribution.of(generator.normal(50, 20, 500)),
+    )
+    shutil.copytree(probe_bundle.path, tmp_path / "referred")
+    file = tmp_path / "referred" / "bundle.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"reference": reference.model_dump()}))
+    return Bundle(tmp_path / "referred")
 
 
 def samples(text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from lymphcad_client.observing import Observed
 from lymphcad_client.servers import Servers
 from prometheus_server import DEPLOY, Prometheus, free_port, need, wait_for, written_rules
 
+from lymphcad.assets import DEMO_BUNDLE
+from lymphcad.bundle import Bundle
 from lymphcad.errors import Refusal
 from lymphcad.slice import CtSlice
 
 pytestmark = pytest.mark.server
-# Brighter than the cohort; forty that are fat.
-LEVELS = np.r_[np.random.default_rng(1).normal(80, 20, 200).round().astype(int), np.full(40, -150)]
+LEVELS = np.random.default_rng(1).integers(-200, 200, 240).tolist()
 _HAPROXY = """
 defaults
   mode http
@@ -45,22 +47,30 @@ class Watched:
         self.prometheus, self.bundle, self.found = prometheus, bundle, found
 
 
+def made(level):
+    """Return a disc of 20 mm on water, its level in HU."""
+    rows, columns = np.mgrid[:200, :200]
+    inside = (rows - 100) ** 2 + (columns - 100) ** 2 < 20**2
+    return np.where(inside, level, 0).astype(np.int16)
+
+
+def slice_of(level):
+    return CtSlice(made(level), (0.5, 0.5), Path("made.dcm"))
+
+
 @pytest.fixture(scope="session")
-def watched(referred, tmp_path_factory):
+def watched(tmp_path_factory):
     """Score 240 nodes by the balancer and have one refused, all of it watched."""
     need("prometheus")
     need("haproxy")
     from lymphcad_serve.repository import Target, write_repository
     from lymphcad_serve.server import Server, free_ports
 
-    folder = tmp_path_factory.mktemp("watched")
-    write_repository(referred, folder / "models", Target.EMBEDDED)
+    bundle, folder = Bundle(DEMO_BUNDLE), tmp_path_factory.mktemp("watched")
+    write_repository(bundle, folder / "models", Target.EMBEDDED)
     ports, client, front, balancer = free_ports(), free_port(), free_port(), free_port()
     (folder / "haproxy.cfg").write_text(_HAPROXY.format(front=front, triton=ports.grpc, metrics=balancer))
     targets = {"triton-stable": ports.metrics, "balancer": balancer, "dashboard": client}
-
-    def slice_of(level):
-        return CtSlice(np.full((200, 200), level, np.int16), (0.5, 0.5), Path("made.dcm"))
 
     process = None
     try:
@@ -70,14 +80,17 @@ def watched(referred, tmp_path_factory):
             with Observed(Servers([f"grpc://127.0.0.1:{front}"]), [open_metrics(f"127.0.0.1:{client}")]) as scorer:
                 first = scorer.score(slice_of(0), 100, 100)
                 wait_for(lambda: prometheus.value("sum(lymphcad_observed_total)") == 3)
-                found = [scorer.score(slice_of(level), 100, 100) for level in LEVELS]
+                with ThreadPoolExecutor(4) as pool:
+                    found = list(pool.map(lambda level: scorer.score(slice_of(level), 100, 100), LEVELS))
                 with pytest.raises(Refusal):
                     scorer.score(slice_of(50), 1000, 100)
-                wait_for(lambda: prometheus.value('lymphcad_nodes_total{status="refused",reason="node_outside_image"}') == 1)
+                wait_for(
+                    lambda: prometheus.value('lymphcad_nodes_total{status="refused",reason="node_outside_image"}') == 1
+                )
                 wait_for(lambda: (prometheus.value('nv_inference_request_success{model="lymph_node"}') or 0) >= 241)
                 wait_for(lambda: len(prometheus.values('lymphcad:psi{window="1d"}')) == 3)
                 wait_for(lambda: prometheus.value('sum(lymphcad:nodes:increase1h{status="refused"})'))
-                yield Watched(prometheus, referred, [first, *found])
+                yield Watched(prometheus, bundle, [first, *found])
     finally:
         if process is not None:
             process.kill()
@@ -94,13 +107,16 @@ def test_what_was_done_is_what_it_says(watched):
     assert 0 < calls.count("metastatic") < 241
     for call in ("benign", "metastatic"):
         assert value(f'lymphcad_calls_total{{call="{call}"}}') == calls.count(call)
+    assert value("lymphcad_probability_count") == 241
     assert value("lymphcad_probability_sum") == pytest.approx(sum(one.probability for one in watched.found))
     assert value('lymphcad_spacing_mm_bucket{le="0.5"}') == 241
-    assert value('lymphcad_window_hu_bucket{le="-100.0"}') == 40
-    assert value('lymphcad_window_hu_bucket{le="100.0"}') == 1 + np.count_nonzero(LEVELS <= 100)
+    assert value('lymphcad_window_hu_bucket{le="0.0"}') == 1 + sum(level <= 0 for level in LEVELS)
+    assert value("lymphcad_window_hu_count") == 241
     assert value("sum(haproxy_backend_active_servers)") == 1
     assert value("sum(haproxy_backend_http_responses_total)") >= 241
-    assert values("lymphcad_bundle_info") == {(("architecture", "brightness"), ("bundle", watched.bundle.label)): 1}
+    assert values("lymphcad_bundle_info") == {
+        (("architecture", watched.bundle.manifest.architecture), ("bundle", watched.bundle.label)): 1
+    }
 
 
 def test_drift_is_that_of_the_nodes(watched):
@@ -109,7 +125,7 @@ def test_drift_is_that_of_the_nodes(watched):
     values = {
         "probability": [finding.probability for finding in watched.found[1:]],
         "spacing_mm": [0.5] * 240,
-        "window_hu": LEVELS,
+        "window_hu": [made(level)[70:131, 70:131].mean() for level in LEVELS],  # 30 mm around the node
     }
     found = watched.prometheus.values('lymphcad:psi{window="1d"}')
     for quantity, seen in values.items():
