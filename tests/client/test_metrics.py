@@ -176,3 +176,22 @@ def test_options_that_go_together(capsys):
         main(["score", __file__, "--node", "1,1", "--out", "o", "--dask", "tcp://x:1", "--metrics", "x:1"])
     assert ended.value.code == 2
     assert "leave one out" in capsys.readouterr().err
+
+
+def test_a_refusal_that_cannot_be_noted_fails_its_node_and_no_other(probe_bundle, tmp_path):
+    from lymphcad_client.batch import score_many
+    from pydicom.data import get_testdata_file
+
+    from lymphcad.errors import Reason, ServerError
+    from lymphcad.tables import NodeRow
+
+    class Full(Metrics):
+        def saw(self, seen):
+            if seen.window is None:
+                raise ServerError(Reason.AUDIT_FAILED, "the disk is full")
+
+    ct = get_testdata_file("CT_small.dcm")
+    rows = [NodeRow(1, ct, 640, 64, "a"), NodeRow(2, ct, 64, 64, "b")]
+    with Observed(EdgeScorer(probe_bundle), [Full()]) as scorer:
+        results = list(score_many(rows, scorer, base=tmp_path))
+    assert [(result.status, result.reason[:12]) for result in results] == [("failed", "audit_failed"), ("scored", "")]

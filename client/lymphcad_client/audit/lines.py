@@ -65,14 +65,14 @@ def parse(line: bytes) -> dict[str, Any] | None:
     return value if whole and line.endswith(b"\n") else None
 
 
-def follow(tail: bytes, number: int, previous: str, key: AuditKey) -> Iterator[bytes]:
-    """Yield the lines at the start of `tail` that are ours and follow the line `number` with the digest `previous`."""
+def follow(tail: bytes, previous: str, key: AuditKey) -> Iterator[bytes]:
+    """Yield the lines at the start of `tail` that are ours and follow the line with the digest `previous`."""
     for line in io.BytesIO(tail):
         value = parse(line)
-        if value is None or value["seq"] != number + 1 or value["previous"] != previous or not is_ours(line, key):
+        if value is None or value["previous"] != previous or not is_ours(line, key):
             return
         yield line
-        number, previous = number + 1, line_digest(line)
+        previous = line_digest(line)
 
 
 def sealed(records: Sequence[Mapping[str, Any]], number: int, previous: str, key: AuditKey) -> tuple[list[bytes], str]:

@@ -87,7 +87,7 @@ class Trail:
         with self._speaking(), self._lock:
             head = self._head()
             found = self._beyond(head)
-            for line in follow(found, head.count, head.last, self.key):
+            for line in follow(found, head.last, self.key):
                 head = replace(head, count=head.count + 1, last=line_digest(line), size=head.size + len(line))
                 found = found[len(line) :]
             if found:

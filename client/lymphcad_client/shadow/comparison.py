@@ -224,9 +224,7 @@ def proportion(found: Iterable[bool]) -> dict[str, Any]:
     share, z2 = count / n, _Z95**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # At 0 and 1 one limit is exactly there, which rounding misses.
-    low, high = 0.0 if count == 0 else middle - half, 1.0 if count == n else middle + half
-    return {"count": count, "n": n, "share": share, "ci95": [low, high]}
+    return {"count": count, "n": n, "share": share, "ci95": [max(middle - half, 0.0), min(middle + half, 1.0)]}
 
 
 def psi(expected: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import stat
@@ -270,6 +271,18 @@ def test_a_disk_that_is_full_takes_nothing_and_hides_nothing(path):
     assert path.read_bytes() == whole
     trail.append([{"status": "d"}])
     assert statuses(path) == ["a", "d"]
+    assert verify(path).holds
+
+
+def test_a_disk_that_says_only_at_the_end_that_it_is_full(path, monkeypatch):
+    trail = Trail(path)
+    trail.append([{"status": "a"}])
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(CommandError, match="No space left on device"):
+            trail.append([{"status": "b"}])
+    trail.append([{"status": "c"}])
+    assert statuses(path) == ["a", "c"]
     assert verify(path).holds
 
 

@@ -155,6 +155,14 @@ def test_a_line_that_was_forged_at_the_end_is_found(path, keyed, tmp_path):
     assert ("written without the key" if keyed else "which only the key tells from forged ones") in problem
 
 
+def test_a_line_with_another_number_is_found(path):
+    last = path.read_bytes().splitlines(keepends=True)[-1]
+    with path.open("ab") as file:
+        file.write(seal({"status": "k"}, 12, line_digest(last), AuditKey(key_of(path))))
+    (problem,) = verify(path).problems
+    assert "number 12, does not follow the line before it, number 10" in problem
+
+
 @pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"\x00" * 512])
 def test_a_head_that_is_missing_or_damaged_is_found(path, content):
     head_of(path).unlink()

@@ -106,15 +106,17 @@ def test_pairs_with_a_server(probe_bundle, serve_probe, lower, out):
         assert pair["second"]["probability"] == pytest.approx(pair["first"]["probability"], abs=1e-4)
 
 
-def test_a_second_bundle_that_looks_at_less_is_given_its_own_window(probe_bundle, narrow, slice_of, out):
-    rng = np.random.default_rng(0)
-    ct = slice_of(rng.normal(60, 150, (256, 256)), (0.3, 0.3))
+def test_a_second_bundle_that_looks_at_less_is_given_its_own_window(narrow, slice_of, out):
+    wide = Bundle(DEMO_BUNDLE.parent / "lidc")
+    field, own = wide.manifest.preprocess, narrow.manifest.preprocess
+    assert field.field_of_view_mm > own.field_of_view_mm
+    assert field.size == own.size  # the heatmaps' shapes are the same, and what they show is not
+    ct = slice_of(np.random.default_rng(0).normal(60, 150, (256, 256)), (0.3, 0.3))
     nodes = [(128.2, 120.7), (3.0, 250.0)]  # the second near a corner
-    field = probe_bundle.manifest.preprocess
     with EdgeScorer(narrow) as alone:
         expected = {alone.score(ct, *node).probability for node in nodes}
     shadow = open_shadow(str(narrow.path), None, out)
-    ask(probe_bundle, shadow, [cut_window(ct, *node, field.field_of_view_mm, field.size) for node in nodes])
+    ask(wide, shadow, [cut_window(ct, *node, field.field_of_view_mm, field.size) for node in nodes])
     assert {pair["second"]["probability"] for pair in pairs(out)} == expected
     assert {pair["heatmap_difference"] for pair in pairs(out)} == {None}
 
@@ -183,10 +185,11 @@ class _Held:
     at_once = 1
 
     def __init__(self):
-        self.go_on, self.closed = threading.Event(), False
+        self.asked, self.go_on, self.closed = threading.Semaphore(0), threading.Semaphore(0), False
 
     def ask(self, _, preprocess):
-        assert self.go_on.wait(30)
+        self.asked.release()
+        assert self.go_on.acquire(timeout=30)
         return Finding(0.25, "benign", 0.5, np.zeros((32, 32), np.uint8), "second@0"), preprocess
 
     def close(self):
@@ -206,7 +209,7 @@ def test_what_does_not_fit_is_counted_and_nobody_waits(out):
     shadow = Shadow(second, out, most_waiting=5)
     for shade in range(50):  # returns although nothing is answered
         shadow.saw(seen(shade))
-    second.go_on.set()
+    second.go_on.release(100)
     shadow.close()
     shadow.close()
     assert second.closed
@@ -217,13 +220,16 @@ def test_what_does_not_fit_is_counted_and_nobody_waits(out):
     assert {pair["first"]["ms"] for pair in pairs(out)} == {500.0}
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_close_does_not_wait_for_ever(out):
     second = _Held()
     shadow = Shadow(second, out, finish_s=0.05)
     for shade in range(3):
         shadow.saw(seen(shade))
+    assert second.asked.acquire(timeout=30)
     shadow.close()
-    second.go_on.set()
+    assert any(thread.is_alive() for thread in shadow._threads)
+    second.go_on.release(100)
     for thread in shadow._threads:
         thread.join(30)
     assert [line["event"] for line in lines(out)] == ["opened", "closed"]  # the late answer is not behind it
@@ -242,7 +248,7 @@ def test_requests_without_an_answer_are_counted(out):
 
 def test_nobody_is_named(out):
     second = _Held()
-    second.go_on.set()
+    second.go_on.release(100)
     shadow = Shadow(second, out)
     shadow.saw(seen())
     shadow.close()
@@ -257,7 +263,7 @@ def test_a_disk_that_is_full_disturbs_nobody(out, capsys):
     try:
         for shade in range(3):
             shadow.saw(seen(shade))
-        second.go_on.set()
+        second.go_on.release(100)
         shadow.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -268,6 +274,26 @@ def test_a_disk_that_is_full_disturbs_nobody(out, capsys):
     shadow.saw(seen())
     shadow.close()
     assert [json.loads(line)["event"] for line in out.read_text().splitlines()[-3:]] == ["opened", "pair", "closed"]
+
+
+def test_a_disk_that_has_room_again(out):
+    second = _Held()
+    shadow = Shadow(second, out)
+    shadow.saw(seen(1))
+    shadow.saw(seen(2))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (out.stat().st_size + 50, limits[1]))
+    try:
+        assert second.asked.acquire(timeout=30)
+        second.go_on.release()
+        assert second.asked.acquire(timeout=30)  # the first pair could not be written
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    second.go_on.release()
+    shadow.close()
+    opened, _, pair, closed = out.read_text().splitlines()
+    assert [json.loads(line)["event"] for line in (opened, pair, closed)] == ["opened", "pair", "closed"]
+    assert [json.loads(closed)[name] for name in ("pairs", "skipped")] == [1, 1]
 
 
 @pytest.mark.parametrize(
