@@ -65,6 +65,8 @@ class Server:
         To listen on.
     ready_s
         How long it may take to load, seconds.
+    config
+        Which of the repository's configurations, e.g. ``v2``; what it has in use if None.
 
     Raises
     ------
@@ -74,7 +76,7 @@ class Server:
         ``server_not_ready`` if it stops or does not become ready; the end of its log is in the message.
     """
 
-    def __init__(self, repository: Path, ports: Ports, ready_s: float = 120.0) -> None:
+    def __init__(self, repository: Path, ports: Ports, ready_s: float = 120.0, config: str | None = None) -> None:
         self.address = f"grpc://{_LOOPBACK}:{ports.grpc}"
         self._prefix = f"lymphcad-{os.getpid()}-{ports.grpc}"
         self._folder = Path(tempfile.mkdtemp(prefix="lymphcad-server-"))
@@ -82,7 +84,7 @@ class Server:
         try:
             for port in (ports.grpc, ports.http, ports.metrics):
                 _check_free(port)
-            self._start(repository, ports)
+            self._start(repository, ports, config)
             self._wait(ready_s)
         except BaseException:
             self.stop()
@@ -128,7 +130,7 @@ class Server:
             region.unlink(missing_ok=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self, repository: Path, ports: Ports) -> None:
+    def _start(self, repository: Path, ports: Ports, config: str | None) -> None:
         on_path = shutil.which("tritonserver")
         environment = dict(os.environ)
         command = [on_path] if on_path else _embedded(self._folder, environment)
@@ -141,6 +143,8 @@ class Server:
             "--exit-timeout-secs=10",
             "--disable-auto-complete-config",  # ours are complete; asking each model first takes a second or two
         ]  # fmt: skip
+        if config is not None:
+            command.append(f"--model-config-name={config}")
         with (self._folder / "log").open("wb") as log:
             # A session of its own: Ctrl-C in a terminal reaches us first, and we stop it in order.
             self._process = subprocess.Popen(
