@@ -23,6 +23,7 @@ from lymphcad_serve.versions import config_name, read_config, version_in_use, ve
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from lymphcad_client.tls import Tls
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
     from lymphcad.bundle import Bundle
@@ -113,7 +114,7 @@ def _score_golden(folder: Path, settings: dict[str, str], who: str) -> None:
     score_golden(run_of(chain), expected, Tolerance(probability=probability, heatmap=heatmap, relative=relative), who)
 
 
-def verify_server(bundle: Bundle, address: str) -> str:
+def verify_server(bundle: Bundle, address: str, tls: Tls | None = None) -> str:
     """Have a server score a bundle's golden inputs.
 
     Parameters
@@ -121,7 +122,9 @@ def verify_server(bundle: Bundle, address: str) -> str:
     bundle
         That it must serve.
     address
-        ``grpc://host:port``.
+        ``grpc://host:port``, or ``grpcs://host:port``.
+    tls
+        Certificates, for an address with TLS.
 
     Returns
     -------
@@ -135,7 +138,7 @@ def verify_server(bundle: Bundle, address: str) -> str:
     GoldenError
         If it answers something else than the bundle was proven with.
     """
-    with TritonScorer(address, bundle_digest=bundle.digest) as scorer:
+    with TritonScorer(address, bundle_digest=bundle.digest, tls=tls) as scorer:
         precision = scorer.cnn_precision
         expected = read_golden(bundle, precision)
         found = [
