@@ -50,7 +50,7 @@ _REASONS = {
 }
 _LOST_MEMORY = "shared memory region"
 """In what a server says that was started anew and does not know the regions of before."""
-_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "not match")
 _RELEASE_TRIES, _RELEASE_PAUSE_S = 5, 0.01
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype(np.float32), "UINT8": np.dtype(np.uint8)}
 
@@ -136,7 +136,7 @@ class TritonScorer:
         self._closed = False
         self._shares_memory = address.host in _LOOPBACK and os.path.isdir(_SHARED_MEMORY)  # noqa: PTH112
         try:
-            self._check_ready()
+            self.check_ready()
             self._served = self._ask_what_is_served()
             self.manifest, self.digest, self.cnn_precision, self.computed_in = self._served_bundle()
             if bundle_digest is not None and bundle_digest != self.digest:
@@ -263,7 +263,14 @@ class TritonScorer:
         self._registered.append(slot)
         return slot
 
-    def _check_ready(self) -> None:
+    def check_ready(self) -> None:
+        """Ask whether the server would answer.
+
+        Raises
+        ------
+        ServerError
+            ``server_away``, ``server_timeout``, ``server_not_ready`` or ``model_missing``.
+        """
         if not self._ask(self._stub.ServerLive, messages.ServerLiveRequest()).live:
             raise ServerError(Reason.SERVER_NOT_READY, f"the server at {self._address} is not live: see its log")
         index = self._ask(self._stub.RepositoryIndex, messages.RepositoryIndexRequest())
@@ -323,7 +330,7 @@ class TritonScorer:
         away = "does not answer: start it (`lymphcad serve`), or check address and network"
         if self._secure:
             away = "does not answer, or refuses our certificate (--tls-cert): check address, network and its log"
-        if _UNTRUSTED in said:
+        if any(words in said for words in _UNTRUSTED):
             away = "has a certificate that is not trusted (expired, of another name, or by another than --tls-ca)"
         sentence = {
             Reason.SERVER_AWAY: away,

@@ -42,7 +42,7 @@ _STALE = (Reason.SERVER_AWAY, Reason.OTHER_BUNDLE)
 
 @dataclass(frozen=True)
 class Where:
-    """A server, or a bundle in this process: one of `server` and `edge`; `tls` goes with the one, the rest with the other."""
+    """A server, or a bundle in this process: one of `server` and `edge`; `tls` goes with the first, the rest not."""
 
     server: str | None = None
     edge: Path | None = None

@@ -122,7 +122,7 @@ def verify_server(bundle: Bundle, address: str, tls: Tls | None = None) -> str:
     bundle
         That it must serve.
     address
-        ``grpc://host:port``, or ``grpcs://host:port``.
+        ``grpc://host:port``, or ``grpcs://host:port`` for TLS.
     tls
         Certificates, for an address with TLS.
 

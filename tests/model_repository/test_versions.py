@@ -52,7 +52,7 @@ def test_each_version_is_served_and_the_way_back(probe_bundle, other_bundle, tmp
 def test_a_version_that_is_not_in_use(probe_bundle, other_bundle, tmp_path):
     write_repository(probe_bundle, tmp_path, Target.EMBEDDED)
     write_repository(other_bundle, tmp_path, Target.EMBEDDED, add=True)
-    with Server(tmp_path, free_ports(), config="v2") as server:
+    with Server(tmp_path, free_ports(), version=2) as server:
         verify_server(other_bundle, server.address)
 
 

@@ -100,7 +100,7 @@ def _frontend(release: Release) -> str:
         else "proto h2"
     )
     offered = " ".join(f"/inference.GRPCInferenceService/{name}" for name in _OFFERED)
-    refused = "http-request return status 200 content-type application/grpc lf-string %[str()] hdr grpc-status"
+    refused = "http-request return status 200 hdr grpc-status"
     return f"""\
 frontend grpc
     bind {bind}
@@ -112,6 +112,7 @@ frontend grpc
     acl plain req.body,bytes(0,1),hex 00
     {refused} 3 hdr grpc-message "a plain message was expected" unless {{ req.body_len ge 5 }} plain
     {refused} 3 hdr grpc-message "the message is too large" if {{ var(txn.length) -m int gt {LARGEST_MESSAGE} }}
+    http-after-response set-header content-type application/grpc if {{ status 200 }}
 {_routes(release)}    default_backend stable
 """
 
