@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 WHOLE = 100.0
+
+_METRICS = re.compile(r"[A-Za-z0-9.*:\[\]-]*:[0-9]{1,5}")
+_FOLDER = re.compile(r"[A-Za-z0-9._/-]+")
 
 Did = Literal["begin", "candidate", "share", "finish", "back"]
 Share = Annotated[float, Field(ge=0, le=WHOLE, allow_inf_nan=False)]
@@ -125,6 +129,10 @@ class Release(_Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Release:
+        if _METRICS.fullmatch(self.metrics) is None:
+            raise CommandError(f"'{self.metrics}' is no HOST:PORT for metrics: write it as *:8404")
+        if self.tls is not None and _FOLDER.fullmatch(self.tls) is None:
+            raise CommandError(f"'{self.tls}' is no folder that a configuration can name: one without spaces, as /tls")
         groups = [self.stable] + ([self.candidate] if self.candidate else [])
         servers = [server for group in groups for server in group.servers]
         addresses = [read_address(server) for server in servers]
