@@ -32,10 +32,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	touch $@ $(VENV)/.serve
 
 # dcmcjpeg makes lossless JPEG files, dciodvfy checks the ones we write, qemu-x86_64 is a CPU of 2011, unshare takes the
-# network away, chromium looks at the dashboard, Orthanc is a PACS, to which nginx gives TLS; without them those tests
-# skip, and CI fails.
-SYSTEM = dcmtk dicom3tools qemu-user util-linux chromium orthanc orthanc-dicomweb nginx-light openssl
-PROGRAMS = dcmcjpeg dciodvfy qemu-x86_64 unshare chromium Orthanc nginx openssl
+# network away, chromium looks at the dashboard, Orthanc is a PACS, to which nginx gives TLS, HAProxy balances a cluster;
+# without them those tests skip, and CI fails.
+SYSTEM = dcmtk dicom3tools qemu-user util-linux chromium orthanc orthanc-dicomweb nginx-light openssl haproxy
+PROGRAMS = dcmcjpeg dciodvfy qemu-x86_64 unshare chromium Orthanc nginx openssl haproxy
 system:
 	@for one in $(PROGRAMS); do command -v $$one >/dev/null || missing=1; done; [ -z "$$missing" ] \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \

@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -75,7 +75,3 @@ class Balancer:
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
-
-
-def hold(seconds):
-    time.sleep(seconds)

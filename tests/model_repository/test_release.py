@@ -106,11 +106,11 @@ def test_where_a_client_goes_whose_bundle_no_group_is_known_to_have(placed):
         (lambda at: steps.with_candidate(at.begun, NEW, ("grpc://*:80",)), "is no address"),
         (lambda at: new_release(at.begun.stable, "grpc://*:8443", "*:8404", None), "without TLS"),
         (
-            lambda at: new_release(Group(bundle=OLD, servers=("grpcs://10.0.0.1:1",)), A, "*:8404", "/tls"),
+            lambda _: new_release(Group(bundle=OLD, servers=("grpcs://10.0.0.1:1",)), A, "*:8404", "/tls"),
             "is an IP address",
         ),
         (
-            lambda at: new_release(Group(bundle=OLD, servers=("grpcs://a:1", B)), A, "*:8404", "/tls"),
+            lambda _: new_release(Group(bundle=OLD, servers=("grpcs://a:1", B)), A, "*:8404", "/tls"),
             "with TLS and without",
         ),
         (lambda at: new_release(at.begun.stable, A, "*:8404\n  stats", None), "is no HOST:PORT"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -69,25 +70,29 @@ def reload(target: str) -> None:
         except OSError as error:
             raise CommandError(f"no HAProxy could be told to reload as process {target}: {error.strerror}") from None
         return
-    before = _workers(target)
+    workers, failed = _state(target)
     _said(target, "reload")
     deadline = time.monotonic() + _RELOAD_S
     while time.monotonic() < deadline:
         time.sleep(0.1)
         try:
-            now = _workers(target)
+            now, failed_now = _state(target)
         except CommandError:  # the master has closed its socket, and opens it again
             continue
-        if now - before:
+        if failed_now > failed:
+            break
+        if now - workers:
             return
     raise CommandError("HAProxy did not start with the new configuration, and goes on with the old one: see its log")
 
 
-def _workers(path: str) -> set[str]:
-    """Return the process ids of the workers that are no old ones (management guide, ``show proc``)."""
+def _state(path: str) -> tuple[set[str], int]:
+    """Return the process ids of the workers that are no old ones, and how many reloads failed (``show proc``)."""
     current = _said(path, "show proc").partition("# old workers")[0]
     lines = [line.split() for line in current.splitlines()]
-    return {fields[0] for fields in lines if len(fields) > 1 and fields[1] == "worker"}
+    workers = {fields[0] for fields in lines if len(fields) > 1 and fields[1] == "worker"}
+    failed = re.search(r"failed: (\d+)", current)
+    return workers, int(failed.group(1)) if failed else 0
 
 
 def _said(path: str, command: str) -> str:

@@ -86,8 +86,13 @@ def _dns(release: Release) -> str:
     return """\
 resolvers dns
     parse-resolv-conf
+    accepted_payload_size 8192
     hold valid 2s
-    hold obsolete 5s
+    # A server that DNS no longer names gets nothing new. Where DNS itself is away, the health checks know enough.
+    hold obsolete 2s
+    hold nx 5s
+    hold timeout 10m
+    hold refused 10m
 """
 
 
