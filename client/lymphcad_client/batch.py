@@ -200,7 +200,10 @@ def _refused(one: Prepared, scorer: Scorer) -> Result:
         raise ValueError("a node without a window has a reason")
     refusal = Refusal(one.reason, one.message)
     if isinstance(scorer, Observed):
-        scorer.refused(refusal)
+        try:
+            scorer.refused(refusal)
+        except ServerError as error:  # it could not be noted
+            return Result(one.node, "failed", str(error), path=one.path, study=one.study)
     return Result(one.node, "refused", str(refusal), path=one.path, study=one.study)
 
 
