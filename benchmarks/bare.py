@@ -108,7 +108,7 @@ class Bare:
 
     def _request(self, node: int, region: _Region | None, slot: int) -> Any:
         window = self._windows[node]
-        request = messages.ModelInferRequest(model_name="lymph_node", model_version="1")
+        request = messages.ModelInferRequest(model_name="lymph_node")
         image = request.inputs.add(name="IMAGE", datatype="INT16", shape=(1, *window.image.shape))
         request.inputs.add(name="SPACING_MM", datatype="FP32", shape=(1, 2))
         request.inputs.add(name="CENTER", datatype="FP32", shape=(1, 2))

@@ -17,20 +17,32 @@ _BF16 = "Compute the CNN's floating-point layers in bfloat16: faster where the C
 
 
 def repository(
-    bundle: Annotated[Path, typer.Argument(help="The bundle to serve.")],
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle to serve; with --pin, the repository.")],
+    out: Annotated[Path | None, typer.Argument(help="A new folder; with --add, a repository.")] = None,
     target: Annotated[Target, typer.Option(help="The server that will load it.")] = Target.EMBEDDED,
     plan: Annotated[Path | None, typer.Option(help="For gpu: the TensorRT plan of the CNN.")] = None,
     precision: Annotated[Precision | None, typer.Option(help=_PRECISION)] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help=_BF16)] = False,
     key: Annotated[Path | None, typer.Option(help=_KEY)] = None,
+    add: Annotated[bool, typer.Option("--add", help="Put it into OUT as its next version, beside the others.")] = False,
+    pin: Annotated[int | None, typer.Option(min=1, help="Make this version of a repository the default.")] = None,
 ) -> None:
-    """Write a complete Triton model repository from a bundle."""
+    """Write a complete Triton model repository from a bundle, or choose the version that a repository serves."""
     from lymphcad.bundle import Bundle
+    from lymphcad.errors import CommandError
+    from lymphcad_serve import versions
     from lymphcad_serve.repository import write_repository
 
-    write_repository(Bundle(bundle, key), out, target, plan, precision=precision, bf16=bf16)
-    typer.echo(f"tritonserver --model-repository={out}")
+    if pin is not None:
+        if out is not None or add or plan is not None or precision is not None or bf16 or key is not None:
+            raise CommandError("--pin changes a repository that is there: give its folder and nothing else")
+        versions.pin(bundle, pin)
+        typer.echo(f"tritonserver --model-repository={bundle}")
+        return
+    if out is None:
+        raise CommandError("no folder for the repository was given: name a new one after the bundle")
+    version = write_repository(Bundle(bundle, key), out, target, plan, precision=precision, bf16=bf16, add=add)
+    typer.echo(f"tritonserver --model-repository={out}{f' --model-config-name=v{version}' if add else ''}")
 
 
 def serve(

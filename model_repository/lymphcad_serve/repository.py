@@ -16,6 +16,15 @@ from lymphcad.plan import check_plan, sidecar_of
 from lymphcad_serve.assets import MODEL_REPOSITORY
 from lymphcad_serve.target import ENSEMBLE
 from lymphcad_serve.target import Target as Target
+from lymphcad_serve.versions import (
+    config_name,
+    next_version,
+    pin,
+    read_config,
+    version_in_use,
+    versions_of_repository,
+    write_config,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +32,6 @@ if TYPE_CHECKING:
     from lymphcad.plan import Sidecar
 
 STEPS = ("preprocess", "cnn", "cam")
-VERSION = "1"
 _MADE_BY = {"preprocess": ["CROP"], "cnn": ["LOGITS", "MAPS"], "cam": ["PROBABILITY", "HEATMAP"]}
 CODE = ("model.py", "onnx_engine.py")
 
@@ -44,7 +52,8 @@ def write_repository(
     *,
     precision: Precision | None = None,
     bf16: bool = False,
-) -> None:
+    add: bool = False,
+) -> int:
     """Write everything that ``tritonserver --model-repository=OUT`` loads, with no other file of ours needed.
 
     Parameters
@@ -52,7 +61,7 @@ def write_repository(
     bundle
         What to serve.
     out
-        A folder that does not exist or is empty.
+        A folder that does not exist or is empty; with `add`, a repository that was written for the same target.
     target
         The kind of server.
     plan
@@ -62,15 +71,25 @@ def write_repository(
         Of the CNN, for CPUs; the bundle's preferred one if None.
     bf16
         Whether the CNN's floating-point layers are computed in bfloat16, else in float32; for CPUs.
+    add
+        Put the bundle beside the versions that are there, as the next one; which one is in use does not change.
+
+    Returns
+    -------
+    int
+        The bundle's version, 1 in a new repository (`lymphcad_serve.versions`).
 
     Raises
     ------
     CommandError
-        If the folder has something in it, there is no plan, or a precision is asked of a GPU.
+        If the folder has something in it or, with `add`, is no such repository; there is no plan; or a precision is
+        asked of a GPU.
     BundleError
         If the bundle lacks the precision, or the plan is changed, without its sidecar, or not this bundle's.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if add:
+        _check_target(out, target)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CommandError(f"'{out}' is not an empty folder: name a new one for the repository")
     if target is Target.GPU and (bf16 or precision is not None):
         raise CommandError("the target gpu computes as its TensorRT plan was built: leave --bf16 and --precision out")
@@ -78,15 +97,20 @@ def write_repository(
     taken: Precision = precision or ("fp16" if target is Target.GPU else bundle.manifest.preferred)
     graphs = {"preprocess": bundle.path / PREPROCESS, "cnn": bundle.cnn(taken), "cam": bundle.path / CAM}
     single = target is Target.EMBEDDED
+    number = next_version(out)
     for model in (ENSEMBLE,) if single else (*STEPS, ENSEMBLE):
         config = _config(bundle, model, target)
+        config.version_policy.specific.versions[:] = [number]
         _set_precision(config, taken, bf16=bf16)
         if model == ENSEMBLE:
             config.parameters["cnn_precision"].string_value = taken
             config.parameters["computed_in"].string_value = "bf16" if bf16 else taken
+            config.parameters["target"].string_value = target.value
+            for step in config.ensemble_scheduling.step:
+                step.model_version = number
         if built is not None:
             _limit_batch(config, built.max_batch)
-        version = out / model / VERSION
+        version = out / model / str(number)
         version.mkdir(parents=True)
         if config.backend == "python":
             for file in CODE:
@@ -103,7 +127,24 @@ def write_repository(
             shutil.copyfile(sidecar_of(plan), sidecar_of(version / "model.plan"))
         elif model in STEPS:
             shutil.copyfile(graphs[model], version / "model.onnx")
-        (out / model / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
+        write_config(out, config, number)
+    if not add:
+        pin(out, number)
+    return number
+
+
+def _check_target(out: Path, target: Target) -> None:
+    """Refuse to add to what is no repository, or one for another kind of server."""
+    if not versions_of_repository(out):
+        raise CommandError(
+            f"'{out}' is no repository with versions of ours: write it with `lymphcad repository` without --add"
+        )
+    found = read_config(out, ENSEMBLE, config_name(version_in_use(out))).parameters["target"].string_value
+    if found != target.value:
+        raise CommandError(
+            f"the repository '{out}' was written for the target {found}, and {target.value} was asked for: add with"
+            f" --target {found}, or write another repository"
+        )
 
 
 def _built(bundle: Bundle, plan: Path | None) -> Sidecar:
@@ -145,6 +186,7 @@ def _config(bundle: Bundle, model: str, target: Target) -> model_config_pb2.Mode
     if model == ENSEMBLE:
         # A client learns from the server itself what a score means; no copy of the bundle is needed beside it.
         config.parameters["bundle_json"].string_value = (bundle.path / BUNDLE_JSON).read_text(encoding="utf-8")
+        config.parameters["bundle_sha256"].string_value = bundle.digest  # a balancer looks for it
     return config
 
 

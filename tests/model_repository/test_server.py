@@ -121,6 +121,7 @@ def test_lacking_model(tmp_path, probe_bundle):
     write_repository(probe_bundle, models, Target.EMBEDDED_STEPS)
     for file in (models / "lymph_node").rglob("*.pbtxt"):
         file.unlink()
+    (models / "lymph_node" / "configs").rmdir()
     (models / "lymph_node" / "1").rmdir()
     (models / "lymph_node").rmdir()
     with pytest.raises(ServerError) as caught:
