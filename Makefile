@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests side by side; many of them wait for servers.
+JOBS ?= 2
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 # TensorRT's interface without TensorRT: the stubs of 10, and the bindings of 11, whose names are looked up.
@@ -47,7 +49,7 @@ lint:
 	$(BIN)/lint-imports
 
 pytest:
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 clean:
 	rm -rf $(VENV) demo-out

@@ -36,7 +36,7 @@ _STEP_RUNS = 60
 @contextlib.contextmanager
 def fastapi_server(bundle: Bundle, precision: str) -> Iterator[tuple[int, int]]:
     """Run `benchmarks.rival`; yields its port and process id."""
-    port = free_ports().http
+    port = free_ports().grpc
     command = [sys.executable, "-m", "benchmarks.rival", str(bundle.path), precision, str(port)]
     process = subprocess.Popen(command)
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lymphcad.errors import Refusal, ServerError
 from lymphcad.images import ImageFinder
+from lymphcad_client.observing import Observed
 from lymphcad_client.reading import OwnReader, ProcessReader, read_files
 from lymphcad_client.workers import Workers
 
@@ -149,7 +150,7 @@ def score_read(nodes: Iterable[NodeRow], reader: Reader, scorer: Scorer) -> Gene
 
     def start() -> None:
         for one in reading.popleft()():
-            scoring.append(pool.submit(_score, one, scorer) if one.window is not None else _refused(one))
+            scoring.append(pool.submit(_score, one, scorer) if one.window is not None else _refused(one, scorer))
 
     try:
         for chunk in reader.chunks(nodes):
@@ -185,17 +186,22 @@ def score_files(files: Sequence[tuple[NodeRow, Path]], scorer: Scorer) -> list[R
     """
     prepared = read_files(files, scorer.manifest.preprocess)
     with ThreadPoolExecutor(scorer.at_once) as pool:
-        return list(pool.map(lambda one: _refused(one) if one.window is None else _score(one, scorer), prepared))
+        return list(
+            pool.map(lambda one: _refused(one, scorer) if one.window is None else _score(one, scorer), prepared)
+        )
 
 
 def _finished(waiting: Future[Result] | Result) -> Result:
     return waiting if isinstance(waiting, Result) else waiting.result()
 
 
-def _refused(one: Prepared) -> Result:
+def _refused(one: Prepared, scorer: Scorer) -> Result:
     if one.reason is None:
         raise ValueError("a node without a window has a reason")
-    return Result(one.node, "refused", str(Refusal(one.reason, one.message)), path=one.path, study=one.study)
+    refusal = Refusal(one.reason, one.message)
+    if isinstance(scorer, Observed):
+        scorer.refused(refusal)
+    return Result(one.node, "refused", str(refusal), path=one.path, study=one.study)
 
 
 def _score(one: Prepared, scorer: Scorer) -> Result:

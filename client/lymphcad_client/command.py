@@ -5,7 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lymphcad_client.options import Bundled, Engines, Key, Precision, RunnerName
+from lymphcad_client.options import (
+    Audit,
+    Bundled,
+    Engines,
+    Key,
+    Metrics,
+    Precision,
+    RunnerName,
+    Shadow,
+    ShadowOut,
+    TlsCa,
+    TlsCert,
+    TlsKey,
+)
 
 if TYPE_CHECKING:
     from lymphcad.tables import NodeRow
@@ -28,6 +41,9 @@ def score(
     patience: Annotated[
         float, typer.Option(min=0, help="Seconds for which no server may answer before nodes fail.")
     ] = 120.0,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     bundle: Annotated[Path | None, typer.Option(help="Accept answers of this bundle only.")] = None,
     edge: Bundled = None,
     runner: RunnerName = "auto",
@@ -50,6 +66,10 @@ def score(
         typer.Option(help="DICOM results: sr (report), sc (pictures), pm (heatmaps); several with commas."),
     ] = None,
     overlays: Annotated[bool, typer.Option(help="Write a picture of each scored node.")] = True,
+    audit: Audit = None,
+    metrics: Metrics = None,
+    shadow: Shadow = None,
+    shadow_out: ShadowOut = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Score lymph nodes on CT images, on Triton servers or in this process.
@@ -65,6 +85,7 @@ def score(
     from lymphcad.errors import CommandError, InterruptedByUser
     from lymphcad.images import ImageFinder
     from lymphcad_client.journal import Journal
+    from lymphcad_client.observing import Observing
     from lymphcad_client.opening import Choice
     from lymphcad_client.outputs import Asked, clear_outputs, write_outputs
     from lymphcad_client.overlay import Pictures
@@ -72,6 +93,7 @@ def score(
     from lymphcad_client.readers import open_readers
     from lymphcad_client.table import SHOWN, results_table
     from lymphcad_client.table_run import Stop, score_table
+    from lymphcad_client.tls import tls_of
 
     if out is None:
         raise CommandError("no folder for the results was given: name one with --out")
@@ -81,9 +103,15 @@ def score(
     console = Console(stderr=True)
     stop = Stop()
     servers = tuple(server or ())
-    choice = Choice(servers, bundle, edge, runner, precision, engines, key, timeout, patience)
+    observing, tls = Observing(audit, metrics, shadow, shadow_out), tls_of(tls_ca, tls_cert, tls_key)
+    observing.check()
+    if observing and dask is not None:
+        raise CommandError(
+            "--audit, --metrics and --shadow see what this process scores, and with --dask others do: leave one out"
+        )
+    choice = Choice(servers, bundle, edge, runner, precision, engines, key, timeout, patience, tls)
     with ExitStack() as stack:
-        scorer = choice.open()
+        scorer = observing.observe(choice.open(), tls)
         stack.callback(scorer.close)
         try:
             out.mkdir(parents=True, exist_ok=True)

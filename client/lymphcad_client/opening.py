@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lymphcad_client.edge.runner import Name
     from lymphcad_client.edge.scorer import EdgeScorer
     from lymphcad_client.servers import Servers
+    from lymphcad_client.tls import Tls
     from lymphcad_client.triton import TritonScorer
 
 DEFAULT_SERVER = "grpc://127.0.0.1:8001"
@@ -30,6 +31,7 @@ def open_scorer(
     engines: Path | None = None,
     key: Path | None = None,
     timeout_s: float = 30.0,
+    tls: Tls | None = None,
 ) -> TritonScorer | EdgeScorer:
     """Open a scorer; only what it needs is imported.
 
@@ -47,6 +49,8 @@ def open_scorer(
         With `edge`: file of the public key by whose owner the bundle must be signed.
     timeout_s
         With a server: for one request.
+    tls
+        With a server: see `lymphcad_client.triton.TritonScorer`.
 
     Returns
     -------
@@ -61,13 +65,13 @@ def open_scorer(
         As the scorers do.
     """
     servers = () if server is None else (server,)
-    choice = Choice(servers, bundle, edge, runner, precision, engines, key, timeout_s)
+    choice = Choice(servers, bundle, edge, runner, precision, engines, key, timeout_s, tls=tls)
     if edge is not None:
         return choice.open_edge()
     from lymphcad_client.triton import TritonScorer
 
     addresses, digest = choice.checked()
-    return TritonScorer(addresses[0], bundle_digest=digest, timeout_s=timeout_s)
+    return TritonScorer(addresses[0], bundle_digest=digest, timeout_s=timeout_s, tls=tls)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Choice:
         Addresses of Triton servers; `DEFAULT_SERVER` if there is none and no `edge`.
     bundle, edge, runner, precision, engines, key, timeout_s
         As in `open_scorer`.
-    patience_s
+    patience_s, tls
         With servers: see `lymphcad_client.servers.Servers`.
     """
 
@@ -93,6 +97,7 @@ class Choice:
     key: Path | None = None
     timeout_s: float = 30.0
     patience_s: float = 120.0
+    tls: Tls | None = None
 
     def open(self, digest: str | None = None) -> Servers | EdgeScorer:
         """Open a scorer that tries again what may succeed then.
@@ -118,12 +123,18 @@ class Choice:
 
         known = self if digest is None else replace(self, bundle=None)
         addresses, found = known.checked()
-        return Servers(addresses, bundle_digest=digest or found, timeout_s=self.timeout_s, patience_s=self.patience_s)
+        return Servers(
+            addresses,
+            bundle_digest=digest or found,
+            timeout_s=self.timeout_s,
+            patience_s=self.patience_s,
+            tls=self.tls,
+        )
 
     def open_edge(self) -> EdgeScorer:
         """Open the bundle `edge` in this process. Raises as `open_scorer` does."""
-        if self.servers or self.bundle is not None:
-            raise CommandError("--edge scores in this process: leave --server and --bundle out")
+        if self.servers or self.bundle is not None or self.tls is not None:
+            raise CommandError("--edge scores in this process: leave --server, --bundle and --tls-* out")
         if self.edge is None:
             raise CommandError("no bundle was given: name one with --edge")
         from lymphcad_client.edge.scorer import EdgeScorer

@@ -1,4 +1,4 @@
-"""Options that several commands share: with which bundle and runner this machine scores."""
+"""Options that several commands share: who scores, and who looks on."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,3 +22,23 @@ Key = Annotated[
     Path | None,
     typer.Option("--key", help="With --edge: public key (Ed25519, PEM) by whose owner the bundle must be signed."),
 ]
+TlsCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-ca",
+        help="For grpcs://: who signed the server's certificate (PEM).",
+        show_default="whom the system trusts",
+    ),
+]
+TlsCert = Annotated[
+    Path | None, typer.Option("--tls-cert", help="For grpcs://: our certificate, which the server asks for (PEM).")
+]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="Its key (PEM).")]
+Audit = Annotated[Path | None, typer.Option("--audit", help="Append a line for each node to this audit trail.")]
+Metrics = Annotated[
+    str | None, typer.Option("--metrics", help="Give Prometheus metrics out at HOST:PORT.", metavar="HOST:PORT")
+]
+Shadow = Annotated[
+    str | None, typer.Option("--shadow", help="Server or bundle that is asked the same, for comparison only.")
+]
+ShadowOut = Annotated[Path | None, typer.Option("--shadow-out", help="File for the pairs of answers.")]

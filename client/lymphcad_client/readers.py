@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lymphcad.tables import NodeRow
     from lymphcad_client.batch import Result
     from lymphcad_client.edge.scorer import EdgeScorer
+    from lymphcad_client.observing import Observed
     from lymphcad_client.opening import Choice
     from lymphcad_client.reading import Reader
     from lymphcad_client.servers import Servers
@@ -49,7 +50,7 @@ class Readers:
 @contextmanager
 def open_readers(
     finder: ImageFinder,
-    scorer: Servers | EdgeScorer,
+    scorer: Servers | EdgeScorer | Observed,
     choice: Choice,
     nodes: int,
     *,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lymphcad.finding import Finding
     from lymphcad.geometry import Window
     from lymphcad.slice import CtSlice
+    from lymphcad_client.tls import Tls
 
 TRANSIENT = frozenset({
     Reason.SERVER_AWAY, Reason.SERVER_NOT_READY, Reason.SERVER_TIMEOUT, Reason.SERVER_BUSY, Reason.OTHER_BUNDLE,
@@ -48,13 +49,15 @@ class Servers:
     Parameters
     ----------
     addresses
-        Each ``grpc://host:port``.
+        Each ``grpc://host:port``, or ``grpcs://host:port`` for TLS.
     bundle_digest
         Only this bundle may answer; the first server's if None.
     timeout_s
         For one request.
     patience_s
         How long no server may answer.
+    tls
+        Certificates, for addresses with TLS.
 
     Attributes
     ----------
@@ -80,6 +83,7 @@ class Servers:
         bundle_digest: str | None = None,
         timeout_s: float = 30.0,
         patience_s: float = 120.0,
+        tls: Tls | None = None,
     ) -> None:
         if len(set(addresses)) < len(addresses):
             raise CommandError("the same server was given twice: name each --server once")
@@ -90,7 +94,7 @@ class Servers:
         away: list[str] = []
         try:
             for address in addresses:
-                server = _Server(address, timeout_s, bundle_digest)
+                server = _Server(address, timeout_s, bundle_digest, tls)
                 self._servers.append(server)
                 try:
                     scorer = server.connect()
@@ -233,8 +237,8 @@ class Servers:
 class _Server:
     """One of the servers: its connection, and whether its circuit is open (`mending`)."""
 
-    def __init__(self, address: str, timeout_s: float, digest: str | None) -> None:
-        self.address, self.digest = address, digest
+    def __init__(self, address: str, timeout_s: float, digest: str | None, tls: Tls | None) -> None:
+        self.address, self.digest, self._tls = address, digest, tls
         self.scorer: TritonScorer | None = None
         self.why: ServerError | None = None
         self.in_flight = self.failures = 0
@@ -244,7 +248,7 @@ class _Server:
 
     def connect(self) -> TritonScorer:
         """Connect anew: a server that was started again knows nothing of the shared memory of before."""
-        fresh = TritonScorer(self.address, bundle_digest=self.digest, timeout_s=self._timeout)
+        fresh = TritonScorer(self.address, bundle_digest=self.digest, timeout_s=self._timeout, tls=self._tls)
         old, self.scorer = self.scorer, fresh
         if old is not None:
             old.close()

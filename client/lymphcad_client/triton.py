@@ -18,9 +18,10 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from lymphcad.bundle import parse_manifest
-from lymphcad.errors import BundleError, CommandError, Reason, ServerError
+from lymphcad.errors import BundleError, Reason, ServerError
 from lymphcad.finding import Finding, finding
 from lymphcad.geometry import MAX_WINDOW, cut_window
+from lymphcad_client.tls import open_channel, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
     from lymphcad.bundle import Manifest
     from lymphcad.geometry import Window
     from lymphcad.slice import CtSlice
+    from lymphcad_client.tls import Tls
 
 MODEL = "lymph_node"
+BUNDLE_HEADER = "lymphcad-bundle"
+"""Metadata of each request once its bundle is known: by it a balancer finds a server that serves it."""
 AT_ONCE, MOST_AT_ONCE = 8, 128
 """Requests in flight: enough for two batches of each instance of the network, within these bounds."""
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -46,6 +50,7 @@ _REASONS = {
 }
 _LOST_MEMORY = "shared memory region"
 """In what a server says that was started anew and does not know the regions of before."""
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "not match")
 _RELEASE_TRIES, _RELEASE_PAUSE_S = 5, 0.01
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype(np.float32), "UINT8": np.dtype(np.uint8)}
 
@@ -85,11 +90,13 @@ class TritonScorer:
     Parameters
     ----------
     server
-        ``grpc://host:port``.
+        ``grpc://host:port``, or ``grpcs://host:port`` for TLS.
     bundle_digest
         Only this bundle may answer; any if None.
     timeout_s
         For one request.
+    tls
+        Certificates, for an address with TLS.
 
     Attributes
     ----------
@@ -106,26 +113,30 @@ class TritonScorer:
     Raises
     ------
     CommandError
-        If the address is not one.
+        If the address is not one, or a certificate cannot be read.
     ServerError
         ``server_away``, ``server_not_ready``, ``model_missing``, ``other_bundle`` or ``bad_answer``.
     """
 
-    def __init__(self, server: str, *, bundle_digest: str | None = None, timeout_s: float = 30.0) -> None:
-        scheme, separator, self._address = server.partition("://")
-        host, colon, port = self._address.rpartition(":")
-        if scheme != "grpc" or not separator or not colon or not host or not port.isdigit():
-            raise CommandError(f"'{server}' is no server address: write it as grpc://127.0.0.1:8001")
-        self._timeout = timeout_s
-        # Channels of a process share connections and how long a refused one is not tried again; a new scorer tries now.
-        self._channel = grpc.insecure_channel(self._address, options=[("grpc.use_local_subchannel_pool", 1)])
+    def __init__(
+        self,
+        server: str,
+        *,
+        bundle_digest: str | None = None,
+        timeout_s: float = 30.0,
+        tls: Tls | None = None,
+    ) -> None:
+        address = parse_address(server)
+        self._address, self._secure, self._timeout = address.target, address.secure, timeout_s
+        self._channel = open_channel(address, tls)
+        self._metadata = () if bundle_digest is None else ((BUNDLE_HEADER, bundle_digest),)
         self._stub: Any = GRPCInferenceServiceStub(self._channel)
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         self._registered: list[_Slot] = []
         self._closed = False
-        self._shares_memory = host in _LOOPBACK and os.path.isdir(_SHARED_MEMORY)  # noqa: PTH112
+        self._shares_memory = address.host in _LOOPBACK and os.path.isdir(_SHARED_MEMORY)  # noqa: PTH112
         try:
-            self._check_ready()
+            self.check_ready()
             self._served = self._ask_what_is_served()
             self.manifest, self.digest, self.cnn_precision, self.computed_in = self._served_bundle()
             if bundle_digest is not None and bundle_digest != self.digest:
@@ -209,7 +220,7 @@ class TritonScorer:
 
     def _request(self, window: Window, slot: _Slot | None) -> Any:
         """Return the message; tritonclient's own layer over it costs a fifth of the client's time."""
-        request = messages.ModelInferRequest(model_name=MODEL, model_version="1")
+        request = messages.ModelInferRequest(model_name=MODEL)
         image = request.inputs.add(name="IMAGE", datatype="INT16", shape=(1, *window.image.shape))
         request.inputs.add(name="SPACING_MM", datatype="FP32", shape=(1, 2))
         request.inputs.add(name="CENTER", datatype="FP32", shape=(1, 2))
@@ -252,7 +263,14 @@ class TritonScorer:
         self._registered.append(slot)
         return slot
 
-    def _check_ready(self) -> None:
+    def check_ready(self) -> None:
+        """Ask whether the server would answer.
+
+        Raises
+        ------
+        ServerError
+            ``server_away``, ``server_timeout``, ``server_not_ready`` or ``model_missing``.
+        """
         if not self._ask(self._stub.ServerLive, messages.ServerLiveRequest()).live:
             raise ServerError(Reason.SERVER_NOT_READY, f"the server at {self._address} is not live: see its log")
         index = self._ask(self._stub.RepositoryIndex, messages.RepositoryIndexRequest())
@@ -275,14 +293,17 @@ class TritonScorer:
 
     def _served_bundle(self) -> tuple[Manifest, str, Any, Any]:
         text, cnn_precision, computed_in = self._served
+        digest = hashlib.sha256(raw := text.encode()).hexdigest()
         try:
-            return parse_manifest(raw := text.encode()), hashlib.sha256(raw).hexdigest(), cnn_precision, computed_in
+            manifest = parse_manifest(raw)
         except BundleError:
             raise ServerError(
                 Reason.OTHER_BUNDLE,
                 f"the model '{MODEL}' at {self._address} does not say which bundle it serves, or says it in another"
                 " format: write its repository with `lymphcad repository` of this version",
             ) from None
+        self._metadata = ((BUNDLE_HEADER, digest),)
+        return manifest, digest, cnn_precision, computed_in
 
     def _batches_at_once(self) -> int:
         """Return how many requests keep the network busy: two batches for each of its instances."""
@@ -296,7 +317,7 @@ class TritonScorer:
     def _ask(self, method: Callable[..., Any], request: Any) -> Any:
         """Call the server."""
         try:
-            return method(request, timeout=self._timeout)
+            return method(request, timeout=self._timeout, metadata=self._metadata)
         except ValueError:
             if not self._closed:
                 raise
@@ -306,8 +327,13 @@ class TritonScorer:
             reason, said = _REASONS.get(call.code(), Reason.SERVER_ERROR), call.details()
             if _LOST_MEMORY in said.lower():
                 reason = Reason.SERVER_AWAY
+        away = "does not answer: start it (`lymphcad serve`), or check address and network"
+        if self._secure:
+            away = "does not answer, or refuses our certificate (--tls-cert): check address, network and its log"
+        if any(words in said for words in _UNTRUSTED):
+            away = "has a certificate that is not trusted (expired, of another name, or by another than --tls-ca)"
         sentence = {
-            Reason.SERVER_AWAY: "does not answer: start it (`lymphcad serve`), or check address and network",
+            Reason.SERVER_AWAY: away,
             Reason.SERVER_TIMEOUT: f"did not answer within {self._timeout:g} s: see its load and its log",
             Reason.MODEL_MISSING: f"has no model '{MODEL}': write its repository with `lymphcad repository`",
         }.get(reason, f"answered with an error ({said}): see its log")

@@ -103,6 +103,11 @@ def require_sign_in(settings: Settings) -> None:
     st.stop()
 
 
+def signed_in(settings: Settings) -> str:
+    """Return who has signed in, as the provider names them; empty where nobody signs in."""
+    return str(st.user.get("email") or st.user.get("sub") or "") if settings.sign_in else ""
+
+
 def sign_out_button(settings: Settings) -> None:
     """Show a button that signs out, where one signs in."""
     if settings.sign_in:

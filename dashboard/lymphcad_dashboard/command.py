@@ -1,16 +1,35 @@
 """``lymphcad dashboard``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from lymphcad_client.options import Bundled, Engines, Key, Precision, RunnerName
+from lymphcad_client.options import (
+    Audit,
+    Bundled,
+    Engines,
+    Key,
+    Metrics,
+    Precision,
+    RunnerName,
+    Shadow,
+    ShadowOut,
+    TlsCa,
+    TlsCert,
+    TlsKey,
+)
+
+if TYPE_CHECKING:
+    from lymphcad_client.observing import Observer
 
 PAGE = Path(__file__).with_name("page") / "main.py"
 
 
 def dashboard(
     server: Annotated[str | None, typer.Option(help="Address of the Triton server that answers.")] = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     edge: Bundled = None,
     runner: RunnerName = "auto",
     precision: Precision = None,
@@ -20,6 +39,10 @@ def dashboard(
         str | None, typer.Option(help="A second server (grpc://host:port) or bundle, to show its answer beside.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Folder of `lymphcad compare`, to show its report.")] = None,
+    audit: Audit = None,
+    metrics: Metrics = None,
+    shadow: Shadow = None,
+    shadow_out: ShadowOut = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")] = 8501,
     upload_limit: Annotated[int, typer.Option(min=1, help="Largest file that is taken, MB; held in memory.")] = 1024,
@@ -46,7 +69,7 @@ def dashboard(
         raise CommandError("Streamlit, which shows the page, needs Python 3.11, and this is 3.10: use that one")
     from lymphcad import RESEARCH_USE_ONLY
     from lymphcad_dashboard.access import configured_sign_in, is_loopback
-    from lymphcad_dashboard.engine import open_engines
+    from lymphcad_dashboard.engine import open_engines, open_observers
     from lymphcad_dashboard.settings import Settings
     from lymphcad_dashboard.web import LOOPBACK, bind, serve
 
@@ -73,6 +96,13 @@ def dashboard(
         precision=precision,
         engines=engines,
         key=key,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        audit=audit,
+        metrics=metrics,
+        shadow=shadow,
+        shadow_out=shadow_out,
         compare=compare,
         report=report,
         sign_in=sign_in is not None,
@@ -86,8 +116,11 @@ def dashboard(
         if _has_display() if open_browser is None else open_browser:
             _browse(url)
 
+    settings.observing.check()
+    observers: tuple[Observer, ...] = ()
     try:
         with bind(host, port) as listening:
+            observers = open_observers(settings)
             with console.status("Opening what answers"):
                 found = [engine.status() for engine in open_engines(settings)]
             for status in found:
@@ -95,6 +128,9 @@ def dashboard(
             serve(PAGE, settings, listening, names, say)
     except KeyboardInterrupt:
         console.print("Stopped.")
+    finally:
+        for observer in observers:
+            observer.close()
 
 
 def _name(host: str) -> str:

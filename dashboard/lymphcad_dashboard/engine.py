@@ -11,20 +11,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lymphcad_client.observing import Seen, asked_by, tell
 from lymphcad_client.opening import open_scorer
+from lymphcad_client.tls import parse_address
 from lymphcad_client.triton import TritonScorer
 
 from lymphcad.bundle import bundle_label
-from lymphcad.errors import Reason, ServerError
+from lymphcad.errors import CommandError, Reason, Refusal, ServerError
+from lymphcad.geometry import cut_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from lymphcad_client.edge.runner import Name
     from lymphcad_client.edge.scorer import EdgeScorer
+    from lymphcad_client.observing import Observer
+    from lymphcad_client.tls import Tls
 
     from lymphcad.bundle import Manifest, Precision
     from lymphcad.finding import Finding
+    from lymphcad.geometry import Window
     from lymphcad.slice import CtSlice
     from lymphcad_dashboard.settings import Settings
 
@@ -36,7 +42,7 @@ _STALE = (Reason.SERVER_AWAY, Reason.OTHER_BUNDLE)
 
 @dataclass(frozen=True)
 class Where:
-    """A server, or a bundle in this process: one of `server` and `edge`; the rest goes with `edge`."""
+    """A server, or a bundle in this process: one of `server` and `edge`; `tls` goes with the first, the rest not."""
 
     server: str | None = None
     edge: Path | None = None
@@ -44,6 +50,7 @@ class Where:
     precision: Precision | None = None
     engines: Path | None = None
     key: Path | None = None
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,8 @@ class Engine:
         What answers. A bundle is opened now; a server may be away.
     timeout_s
         For one request to a server.
+    observers
+        Told of each request.
 
     Attributes
     ----------
@@ -125,8 +134,8 @@ class Engine:
         If this machine computes something else than the bundle was proven with.
     """
 
-    def __init__(self, where: Where, timeout_s: float = 10.0) -> None:
-        self._where, self._timeout = where, timeout_s
+    def __init__(self, where: Where, timeout_s: float = 10.0, observers: Sequence[Observer] = ()) -> None:
+        self._where, self._timeout, self._observers = where, timeout_s, observers
         self.remote = where.server is not None
         self.place = where.server or "this machine"
         self._lock = threading.Lock()
@@ -174,10 +183,38 @@ class Engine:
         """
         started = time.perf_counter()
         with self._current() as scorer:
-            found = scorer.score(ct, row, col)
+            try:
+                found = self._ask_for(scorer, ct, row, col, started)
+            except Refusal as refusal:
+                self._tell(scorer, None, None, refusal, started)
+                raise
+            return Answer(found, scorer.manifest, time.perf_counter() - started)
+
+    def _ask_for(
+        self, scorer: TritonScorer | EdgeScorer, ct: CtSlice, row: float, col: float, started: float
+    ) -> Finding:
+        preprocess = scorer.manifest.preprocess
+        window = cut_window(ct, row, col, preprocess.field_of_view_mm, preprocess.size)
+        try:
+            found = scorer.score_window(window)
             if isinstance(scorer, TritonScorer):
                 scorer.check()
-            return Answer(found, scorer.manifest, time.perf_counter() - started)
+        except ServerError as error:
+            self._tell(scorer, window, None, error, started)
+            raise
+        self._tell(scorer, window, found, None, started)
+        return found
+
+    def _tell(
+        self,
+        scorer: TritonScorer | EdgeScorer,
+        window: Window | None,
+        found: Finding | None,
+        error: Refusal | ServerError | None,
+        started: float,
+    ) -> None:
+        seconds = time.perf_counter() - started
+        tell(self._observers, Seen(window, found, error, seconds, scorer.manifest, scorer.digest, asked_by()))
 
     def _ask(self) -> Status:
         try:
@@ -264,7 +301,21 @@ def open_engines(settings: Settings) -> tuple[Engine, ...]:
 
 @functools.lru_cache
 def _open_engines(settings: Settings) -> tuple[Engine, ...]:
-    return tuple(map(Engine, places(settings)))
+    return tuple(Engine(where, observers=open_observers(settings)) for where in places(settings))
+
+
+@functools.lru_cache
+def open_observers(settings: Settings) -> tuple[Observer, ...]:
+    """Return who looks on; opened once in this process.
+
+    Raises
+    ------
+    CommandError
+        If options exclude each other, or one cannot be opened.
+    """
+    if settings.compare is not None and settings.shadow is not None:
+        raise CommandError("--compare shows a second answer, and --shadow keeps one unseen: use one of them")
+    return tuple(settings.observing.observers(settings.tls))
 
 
 def places(settings: Settings) -> tuple[Where, ...]:
@@ -279,13 +330,14 @@ def places(settings: Settings) -> tuple[Where, ...]:
     """
     other = settings.compare
     bundle = None if other is None or "://" in other else Path(other)
-    first = Where(settings.server, settings.edge, precision=settings.precision, engines=settings.engines)
+    tls = settings.tls
+    first = Where(settings.server, settings.edge, precision=settings.precision, engines=settings.engines, tls=tls)
     if bundle is None or settings.server is None:  # else they go with the other alone
         first = replace(first, runner=settings.runner, key=settings.key)
     if other is None:
         return (first,)
     if bundle is None:
-        return first, Where(server=other)
+        return first, Where(server=other, tls=tls if parse_address(other).secure else None)
     # An engine for an RTX GPU is built of one bundle.
     runner = "auto" if settings.runner == "tensorrt-rtx" else settings.runner
     return first, Where(edge=bundle, runner=runner, key=settings.key)

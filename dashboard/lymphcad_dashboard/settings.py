@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from lymphcad_client.edge.runner import Name
+from lymphcad_client.observing import Observing
+from lymphcad_client.tls import Tls, tls_of
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lymphcad.assets import DEMO_BUNDLE
@@ -27,6 +29,10 @@ class Settings(BaseModel):
         Without a server: the bundle that answers in this process; the demo bundle if none is named.
     runner, precision, engines, key
         With `edge`; see `lymphcad_client.opening.open_scorer`.
+    tls_ca, tls_cert, tls_key
+        With a server whose address has TLS; see `lymphcad_client.tls.Tls`.
+    audit, metrics, shadow, shadow_out
+        Who looks on; see `lymphcad_client.observing.Observing`.
     compare
         What answers beside it: a server's address, or the folder of a bundle.
     report
@@ -45,6 +51,13 @@ class Settings(BaseModel):
     precision: Precision | None = None
     engines: Path | None = None
     key: Path | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    audit: Path | None = None
+    metrics: str | None = None
+    shadow: str | None = None
+    shadow_out: Path | None = None
     compare: str | None = None
     report: Path | None = None
     sign_in: bool = False
@@ -56,6 +69,16 @@ class Settings(BaseModel):
         if isinstance(given, dict) and given.get("server") is None and given.get("edge") is None:
             return {**given, "edge": str(DEMO_BUNDLE)}
         return given
+
+    @property
+    def tls(self) -> Tls | None:
+        """Of the connection to a server."""
+        return tls_of(self.tls_ca, self.tls_cert, self.tls_key)
+
+    @property
+    def observing(self) -> Observing:
+        """Who looks on."""
+        return Observing(self.audit, self.metrics, self.shadow, self.shadow_out)
 
     @classmethod
     def from_environment(cls) -> Settings:

@@ -23,6 +23,7 @@ from lymphcad_serve.verify import Verified, embedded_engine, run_of, versions_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from lymphcad_client.tls import Tls
 
     from lymphcad.bundle import Bundle
 
@@ -87,7 +88,7 @@ def verify_repository(path: Path) -> Verified:
     return Verified(bundle_label(manifest, _digest(raw)), files, tuple(golden), versions_of(manifest))
 
 
-def verify_server(bundle: Bundle, address: str) -> str:
+def verify_server(bundle: Bundle, address: str, tls: Tls | None = None) -> str:
     """Have a server score a bundle's golden inputs.
 
     Parameters
@@ -95,7 +96,9 @@ def verify_server(bundle: Bundle, address: str) -> str:
     bundle
         That it must serve.
     address
-        ``grpc://host:port``.
+        ``grpc://host:port``, or ``grpcs://host:port`` for TLS.
+    tls
+        Certificates, for an address with TLS.
 
     Returns
     -------
@@ -109,7 +112,7 @@ def verify_server(bundle: Bundle, address: str) -> str:
     GoldenError
         If it answers something else than the bundle was proven with.
     """
-    with TritonScorer(address, bundle_digest=bundle.digest) as scorer:
+    with TritonScorer(address, bundle_digest=bundle.digest, tls=tls) as scorer:
         precision = scorer.cnn_precision
         expected = read_golden(bundle, precision)
         found = [

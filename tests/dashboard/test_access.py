@@ -86,7 +86,7 @@ def test_loopback():
 def test_only_who_has_signed_in_sees_the_page(page, tmp_path, provider):
     from lymphcad_serve.server import free_ports
 
-    port = free_ports().http
+    port = free_ports().grpc
     url = f"http://localhost:{port}"
     metadata = f"{provider}/.well-known/openid-configuration"
     write_secrets(tmp_path, AUTH | {"redirect_uri": f"{url}/oauth2callback", "server_metadata_url": metadata})

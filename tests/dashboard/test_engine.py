@@ -139,15 +139,15 @@ def test_a_server_is_asked_once_a_second_at_most(served, engine, monkeypatch):
 @pytest.mark.server
 def test_a_bundle_that_changes_under_an_answer(served, engine, monkeypatch):
     served("probe")
-    score = TritonScorer.score
+    score = TritonScorer.score_window
 
-    def swap_meanwhile(self, *node):
-        answer = score(self, *node)
-        monkeypatch.setattr(TritonScorer, "score", score)
+    def swap_meanwhile(self, window):
+        answer = score(self, window)
+        monkeypatch.setattr(TritonScorer, "score_window", score)
         served("demo")
         return answer
 
-    monkeypatch.setattr(TritonScorer, "score", swap_meanwhile)
+    monkeypatch.setattr(TritonScorer, "score_window", swap_meanwhile)
     with pytest.raises(ServerError) as found:
         engine.score(CT, *AT)
     assert found.value.reason in (Reason.OTHER_BUNDLE, Reason.SERVER_AWAY)

@@ -110,7 +110,7 @@ def test_tensorrt_11_has_the_name(names_of_11, name):
     assert name.encode() + b"\0" in names_of_11
 
 
-@pytest.mark.parametrize("name", ["FP16", "int8_calibrator", "platform_has_fast_fp16", *BEYOND_TENSORRT])
+@pytest.mark.parametrize("name", ["FP16", "int8_calibrator", "platform_has_fast_fp16", *sorted(BEYOND_TENSORRT)])
 def test_what_tensorrt_11_has_not_is_not_found(names_of_11, name):
     """Of TensorRT 10, or of TensorRT-RTX."""
     assert name.encode() + b"\0" not in names_of_11

@@ -272,6 +272,7 @@ def test_twenty_thousand_entries_are_read():
         (b"PK\x03\x04", "damaged or not whole"),
         (b"PK\x05\x06" + b"\xff" * 18, "damaged or not whole"),
     ],
+    ids=["empty", "no images", "cut off", "a beginning", "an end"],
 )
 def test_a_zip_without_anything_is_refused_as_one(data, words):
     assert words in only_refusal(data)

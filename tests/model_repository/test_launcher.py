@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from lymphcad_client.triton import TritonScorer
 from lymphcad_serve.server import _embedded, free_ports
+from processes import children, running, wait_until
 
 from lymphcad.cli import main
 from lymphcad.errors import Reason, ServerError
@@ -20,38 +19,10 @@ from lymphcad.errors import Reason, ServerError
 pytestmark = pytest.mark.server
 
 
-def stat(pid: int | str) -> list[str]:
-    """Return state, parent and the rest of /proc/PID/stat; a process that has ended is a zombie of nobody."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return ["Z", "0"]
-
-
-def running(pid: int) -> bool:
-    return stat(pid)[0] != "Z"
-
-
-def children(pid: int) -> list[int]:
-    # Not from /proc/PID/task/*/children: a server's threads come and go while they are listed.
-    return [
-        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and stat(entry.name)[1] == str(pid)
-    ]
-
-
-def wait_until(condition, seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 def test_serve_that_is_killed_takes_its_server_along(probe_bundle, tmp_path):
     ports = free_ports()
     command = [sys.executable, "-m", "lymphcad", "serve", "--bundle", probe_bundle.path]
-    command += ["--grpc-port", ports.grpc, "--http-port", ports.http, "--metrics-port", ports.metrics]
+    command += ["--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment)
     try:
@@ -81,8 +52,11 @@ def test_a_bare_tritonserver_needs_the_repository_alone(probe_bundle, tmp_path, 
     environment.pop("PYTHONPATH", None)
     ports = free_ports()
     options = [
-        f"--{name}-{what}" for name, port in asdict(ports).items() for what in ("address=127.0.0.1", f"port={port}")
+        f"--{name}-{what}"
+        for name, port in (("grpc", ports.grpc), ("metrics", ports.metrics))
+        for what in ("address=127.0.0.1", f"port={port}")
     ]
+    options.append("--allow-http=false")
     command = [*_embedded(tmp_path, environment), f"--model-repository={models}", *options]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log)

@@ -131,7 +131,7 @@ def test_lacking_model(tmp_path, probe_bundle):
 def test_serve_leaves_nothing_behind(probe_bundle, tmp_path):
     ports = free_ports()
     command = [sys.executable, "-m", "lymphcad", "serve", "--bundle", str(probe_bundle.path)]
-    options = ["--grpc-port", ports.grpc, "--http-port", ports.http, "--metrics-port", ports.metrics]
+    options = ["--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
         [*command, *map(str, options)], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
@@ -147,7 +147,7 @@ def test_serve_leaves_nothing_behind(probe_bundle, tmp_path):
         process.kill()
     assert not list(Path("/dev/shm").glob(f"lymphcad-{process.pid}-*"))
     assert not list(tmp_path.glob("lymphcad-*"))
-    for port in (ports.grpc, ports.http, ports.metrics):
+    for port in (ports.grpc, ports.metrics):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -157,8 +157,8 @@ def test_a_taken_port(tmp_path, probe_bundle):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         free = free_ports()
-        with pytest.raises(CommandError, match="is taken"):
-            Server(tmp_path, Ports(taken.getsockname()[1], free.http, free.metrics))
+        with pytest.raises(CommandError, match="cannot be listened on"):
+            Server(tmp_path, Ports(taken.getsockname()[1], free.metrics))
 
 
 def test_a_changed_byte_is_found(tmp_path, probe_bundle):

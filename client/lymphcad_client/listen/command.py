@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lymphcad_client.options import Bundled, Engines, Key, Precision, RunnerName
+from lymphcad_client.options import Audit, Bundled, Engines, Key, Metrics, Precision, RunnerName, Shadow, ShadowOut
 
 if TYPE_CHECKING:
     from lymphcad_client.listen.arrivals import Brought
@@ -44,6 +44,13 @@ def listen(
             "--server", help="Address of a Triton server; can be repeated.", show_default="grpc://127.0.0.1:8001"
         ),
     ] = None,
+    server_tls_ca: Annotated[
+        Path | None, typer.Option("--server-tls-ca", help="For grpcs://: who signed the server's certificate (PEM).")
+    ] = None,
+    server_tls_cert: Annotated[
+        Path | None, typer.Option("--server-tls-cert", help="For grpcs://: our certificate (PEM).")
+    ] = None,
+    server_tls_key: Annotated[Path | None, typer.Option("--server-tls-key", help="Its key (PEM).")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Accept answers of this bundle only.")] = None,
     edge: Bundled = None,
     runner: RunnerName = "auto",
@@ -59,6 +66,10 @@ def listen(
     ] = 48.0,
     max_object: Annotated[int, typer.Option("--max-object", min=1, help="Largest object that is taken, MiB.")] = 512,
     max_associations: Annotated[int, typer.Option("--max-associations", min=1, help="Senders at once.")] = 10,
+    audit: Audit = None,
+    metrics: Metrics = None,
+    shadow: Shadow = None,
+    shadow_out: ShadowOut = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each event.")] = False,
 ) -> None:
     """Receive studies as a DICOM node, score the nodes that annotations mark, and store the results at a PACS.
@@ -80,15 +91,20 @@ def listen(
     from lymphcad_client.listen.run import Node
     from lymphcad_client.listen.spool import Spool
     from lymphcad_client.listen.words import line_of
+    from lymphcad_client.observing import Observing
     from lymphcad_client.opening import Choice
     from lymphcad_client.pacs.address import Speech, WebPeer, credentials, parse_peer
     from lymphcad_client.pacs.sending import send_files
-    from lymphcad_client.pacs.storage_node import server_tls
+    from lymphcad_client.pacs.storage_node import server_tls as node_tls
+    from lymphcad_client.tls import tls_of
     from lymphcad_client.watch.files import alone_in
 
     if (tls_cert is None) != (tls_key is None) or (tls_ca is not None and tls_cert is None):
         raise CommandError("--tls-cert and --tls-key go together, and --tls-ca with both: give what is missing")
-    tls = None if tls_cert is None or tls_key is None else server_tls(tls_cert, tls_key, tls_ca)
+    tls = None if tls_cert is None or tls_key is None else node_tls(tls_cert, tls_key, tls_ca)
+    server_tls = tls_of(server_tls_ca, server_tls_cert, server_tls_key)
+    observing = Observing(audit, metrics, shadow, shadow_out)
+    observing.check()
     asked = {word.strip() for word in dicom.split(",")}
     kinds = [kind for kind in KINDS if kind in asked]
     if not kinds or len(kinds) < len(asked):
@@ -123,7 +139,8 @@ def listen(
 
     with alone_in(folder):
         spool = Spool(folder)
-        with Choice(tuple(server or ()), bundle, edge, runner, precision, engines, key).open() as scorer:
+        choice = Choice(tuple(server or ()), bundle, edge, runner, precision, engines, key, tls=server_tls)
+        with observing.observe(choice.open(), server_tls) as scorer:
             say(scorer.about)
             if isinstance(peer, WebPeer) and peer.is_open:
                 say("Without TLS others on the network can read what is sent to the PACS: https:// keeps it private.")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
+from lymphcad_client.observing import ASKING
 
 from lymphcad import RESEARCH_USE_ONLY
 from lymphcad.errors import LymphcadError
-from lymphcad_dashboard.access import require_sign_in, sign_out_button
+from lymphcad_dashboard.access import require_sign_in, sign_out_button, signed_in
 from lymphcad_dashboard.page import report_page, status_page, study_page
 from lymphcad_dashboard.page.text import literal
 from lymphcad_dashboard.settings import Settings
@@ -32,6 +33,7 @@ def main() -> None:
     st.set_page_config(page_title="LymphCAD", page_icon=str(_ICON), layout="wide")
     st.html(_STYLE + f'<div class="notice" role="note">{RESEARCH_USE_ONLY}</div>')
     require_sign_in(settings)
+    ASKING.set(signed_in(settings))
     pages = [
         st.Page(study_page.show, title="Study", icon=":material/radiology:", url_path="study", default=True),
         st.Page(status_page.show, title="Status", icon=":material/monitor_heart:", url_path="status"),
