@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lymphcad import RESEARCH_USE_ONLY
 from lymphcad.errors import BundleError
+from lymphcad.reference import Reference
 
 FORMAT: Final = 2
 BUNDLE_JSON = "bundle.json"
@@ -93,6 +94,8 @@ class Manifest(_Frozen):
         With confidence intervals, and on what they were measured.
     versions
         Of the packages that made the bundle.
+    reference
+        What the training cohort looked like, to hold against what comes in later; bundles of before have none.
     files
         SHA-256 of every other file.
     """
@@ -111,6 +114,7 @@ class Manifest(_Frozen):
     training: dict[str, Any]
     metrics: dict[str, Any]
     versions: dict[str, str]
+    reference: Reference | None = None
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
     notice: str = RESEARCH_USE_ONLY
 

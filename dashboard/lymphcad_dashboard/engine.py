@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from lymphcad_dashboard.settings import Settings
 
 _ASK_AGAIN_S = 1.0
+_RENEW_S = 600.0
+"""A connection stays with its bundle while any server behind a balancer has it; a page is open for weeks."""
 _NEVER = -math.inf
 _STALE = (Reason.SERVER_AWAY, Reason.OTHER_BUNDLE)
 """What a new connection can mend."""
@@ -103,6 +105,7 @@ class _Held:
 
     def __init__(self, scorer: TritonScorer | EdgeScorer) -> None:
         self.scorer, self.users, self.replaced, self.closed = scorer, 0, False, False
+        self.since = time.monotonic()
 
 
 class Engine:
@@ -228,6 +231,10 @@ class Engine:
     def _current(self) -> Iterator[TritonScorer | EdgeScorer]:
         """Lend a scorer that knows what is served now."""
         held = self._take()
+        if held is not None and self.remote and time.monotonic() - held.since > _RENEW_S:
+            self._replace(held, None)
+            self._give_back(held)
+            held = None
         try:
             if held is not None and isinstance(held.scorer, TritonScorer):
                 try:

@@ -28,6 +28,7 @@ from lymphcad_export.artefacts import make_proven
 from lymphcad_export.bundle import Meaning, export_bundle, maps_of
 from lymphcad_export.card import CARD, card_text
 from lymphcad_export.proof import PARITY_JSON, Prover
+from lymphcad_export.reference import reference_of
 from lymphcad_export.scores import SERVED, crops_of, torch_scores
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ def export_run(run: Path, out: Path, wanted: Wanted, say: Callable[[str], None])
             "precisions": list(wanted.precisions),
             "metrics": _metrics(record, split, proof, scores) | {"engine": SERVED, "precision": preferred},
             "training": record.training | {"export": made},
+            "reference": reference_of(windows, record.preprocess.field_of_view_mm, scores).model_dump(),
         }
 
     meaning = Meaning(wanted.name, record.architecture, record.threshold, record.temperature, record.evidence_scale)

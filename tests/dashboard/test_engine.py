@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from lymphcad_client.observing import ASKING
 from lymphcad_client.triton import TritonScorer
 from lymphcad_dashboard import engine as engine_module
 from lymphcad_dashboard.engine import Engine, Where, open_engines, places
@@ -302,3 +303,62 @@ def test_latency():
     assert latency.n == 101
     assert latency.mean_ms == pytest.approx(51)
     assert latency.p95_ms == pytest.approx(96)
+
+
+class Recorder:
+    def __init__(self):
+        self.seen = []
+
+    def saw(self, seen):
+        self.seen.append(seen)
+
+    def close(self):
+        pass
+
+
+def test_who_looks_on_sees_each_request_and_who_asked():
+    recorder = Recorder()
+    engine = Engine(Where(edge=DEMO_BUNDLE, runner="onnxruntime"), observers=[recorder])
+    token = ASKING.set("reader@hospital.test")
+    try:
+        answer = engine.score(CT, *AT)
+    finally:
+        ASKING.reset(token)
+    with pytest.raises(Refusal):
+        engine.score(CT, 1e6, 1)
+    engine.close()
+    scored, refused = recorder.seen
+    assert scored.finding is answer.finding
+    assert (scored.error, scored.who, scored.digest) == (None, "reader@hospital.test", Bundle(DEMO_BUNDLE).digest)
+    assert 0 < scored.seconds <= answer.seconds
+    assert (refused.window, refused.finding, refused.error.reason) == (None, None, Reason.NODE_OUTSIDE_IMAGE)
+    assert refused.who not in ("", "reader@hospital.test")
+
+
+def test_an_answer_that_must_not_be_given_out_is_not():
+    class Full(Recorder):
+        def saw(self, _seen):
+            raise ServerError(Reason.SERVER_ERROR, "the trail is full")
+
+    engine = Engine(Where(edge=DEMO_BUNDLE, runner="onnxruntime"), observers=[Full()])
+    with pytest.raises(ServerError, match="the trail is full"):
+        engine.score(CT, *AT)
+    engine.close()
+
+
+@pytest.mark.server
+def test_a_connection_is_renewed_from_time_to_time(served, engine, monkeypatch):
+    served("probe")
+    engine.score(CT, *AT)
+    first = engine._held.scorer
+    engine.score(CT, *AT)
+    assert engine._held.scorer is first
+    monkeypatch.setattr(engine_module, "_RENEW_S", 0.0)
+    assert is_of(engine.score(CT, *AT), served.bundles["probe"])
+    assert engine._held.scorer is not first
+
+
+def test_a_shadow_beside_a_comparison(tmp_path):
+    settings = Settings(edge=DEMO_BUNDLE, compare=str(DEMO_BUNDLE), shadow="grpc://x:1", shadow_out=tmp_path / "pairs")
+    with pytest.raises(CommandError, match="use one of them"):
+        open_engines(settings)
