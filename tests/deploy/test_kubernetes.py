@@ -211,7 +211,7 @@ def test_a_server_is_ready_when_it_says_so_and_drains_before_it_ends(rendered, o
     for name in SERVERS:
         spec = of_kind(rendered(overlay), "Deployment")[name]["spec"]["template"]["spec"]
         (container,) = spec["containers"]
-        words = dict(word.split("=", 1) for word in container["args"])
+        words = dict(word.partition("=")[::2] for word in container["args"])
         ask = {"exec": {"command": ["test", "-e", words["--ready-file"]]}}
         assert container["readinessProbe"] == {**ask, "periodSeconds": 2, "failureThreshold": 1}
         assert container["startupProbe"].items() >= ask.items()
