@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
-from typer.main import get_command_from_info
+from typer.main import get_command_from_info, get_group
 from typer.models import CommandInfo
 
 import lymphcad
@@ -44,7 +44,12 @@ class _Stages(TyperGroup):
         del ctx
         found: Iterable[EntryPoint] = entry_points(group=GROUP, name=cmd_name)
         for entry in found:
-            info = CommandInfo(name=cmd_name, callback=entry.load())
+            loaded = entry.load()
+            if isinstance(loaded, typer.Typer):  # with subcommands of its own
+                group = get_group(loaded)
+                group.name = cmd_name
+                return group
+            info = CommandInfo(name=cmd_name, callback=loaded)
             return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
         return None
 

@@ -54,6 +54,8 @@ class Reason(str, Enum):
     BAD_ANSWER = "bad_answer"
     # the runner of the edge variant
     RUNNER_ERROR = "runner_error"
+    # the audit trail
+    AUDIT_FAILED = "audit_failed"
 
 
 class LymphcadError(Exception):

@@ -64,6 +64,7 @@ _HEADINGS: Final = {
     Reason.OTHER_BUNDLE: "The server has another bundle",
     Reason.BAD_ANSWER: "The answer is not one that can be believed",
     Reason.RUNNER_ERROR: "The computation failed",
+    Reason.AUDIT_FAILED: "The audit trail cannot be written",
 }
 
 

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.server
 OF_AN_ARCHIVE = {Reason.BAD_ARCHIVE, Reason.UNSAFE_NAME}  # tests/lymphcad/test_archive.py meets them
 OF_AN_ANNOTATION = {Reason.NOT_A_POINT, Reason.OTHER_FRAME_OF_REFERENCE, Reason.OFF_SLICE}  # annotations/test_find.py
 OF_A_DICOM_RESULT = {Reason.NO_STUDY}  # dicom/test_dicom_sources.py
+OF_THE_AUDIT = {Reason.AUDIT_FAILED}  # audit/test_auditor.py
 OF_THE_SCORER = {
     Reason.SERVER_AWAY, Reason.SERVER_NOT_READY, Reason.SERVER_TIMEOUT, Reason.SERVER_BUSY, Reason.SERVER_ERROR,
     Reason.MODEL_MISSING, Reason.OTHER_BUNDLE, Reason.BAD_ANSWER, Reason.RUNNER_ERROR,
@@ -41,7 +42,7 @@ def rows(scored_by, tmp_path_factory):
 
 
 def test_the_table_has_every_reason():
-    others = OF_THE_SCORER | OF_AN_ARCHIVE | OF_AN_ANNOTATION | OF_A_DICOM_RESULT
+    others = OF_THE_SCORER | OF_AN_ARCHIVE | OF_AN_ANNOTATION | OF_A_DICOM_RESULT | OF_THE_AUDIT
     assert {bad.reason for bad in BAD_INPUTS} == {*Reason} - others
 
 
