@@ -15,6 +15,7 @@ import pytest
 import tomllib
 import typer
 from deploying import DEPLOY, ROOT, containers_of, need
+from orthanc import free_port
 
 from lymphcad import RESEARCH_USE_ONLY
 from lymphcad.cli import app
@@ -208,21 +209,20 @@ def test_what_an_extra_needs_is_all_that_it_needs(context):
 
 @pytest.fixture(scope="module")
 def tensorrt(tmp_path_factory):
-    """Return where a library lies that says that it is TensorRT 10.13.2; its interface is one number."""
+    """Return where TensorRT-RTX 1.7.1 lies under TensorRT's name; both tell their version in the same way."""
+    libraries = pytest.importorskip("tensorrt_rtx_libs", reason="no TensorRT-RTX: pip install 'lymphcad[rtx]'")
     folder = tmp_path_factory.mktemp("lib")
-    (folder / "nvinfer.c").write_text("int getInferLibVersion(void) { return 101302; }")
-    library = folder / "libnvinfer.so.10"
-    subprocess.run([need("cc", "gcc"), "-shared", "-o", str(library), str(folder / "nvinfer.c")], check=True)
+    (folder / "libnvinfer.so.1").symlink_to(Path(libraries.__path__[0]) / "libtensorrt_rtx.so.1")
     return folder
 
 
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ("10.13.2.6", ""),
+        ("1.7.1.116", ""),
         (
-            "10.13.3.9",
-            "Triton's image has TensorRT 10.13.2, and 10.13.3.9 was asked for: give that version with TENSORRT\n",
+            "1.7.2.9",
+            "Triton's image has TensorRT 1.7.1, and 1.7.2.9 was asked for: give that version with TENSORRT\n",
         ),
         ("11.4.0.106", "Triton's image has no libnvinfer.so.11: give with TENSORRT the version in its release notes\n"),
     ],
@@ -235,8 +235,7 @@ def test_the_builder_has_the_tensorrt_of_triton(tensorrt, asked, sentence):
 
 
 @pytest.mark.network
-@pytest.mark.parametrize(("name", "command"), [("server", "serve"), ("dashboard", "dashboard")])
-def test_its_steps_install_what_runs(context, tmp_path, name, command):
+def test_its_steps_install_what_runs(context, tmp_path):
     """Each RUN and COPY of a Containerfile, with this Python in the base image's place and folders in the roots'."""
     build, wheel, venv = tmp_path / "build", tmp_path / "wheel", tmp_path / "opt"
     build.mkdir()
@@ -250,7 +249,7 @@ def test_its_steps_install_what_runs(context, tmp_path, name, command):
 
     environment = {"PATH": f"{tools}:/usr/bin:/bin", "HOME": str(tmp_path)}
     environment |= {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
-    for word, text in instructions(NAMES[name]):
+    for word, text in instructions(NAMES["server"]):
         if word == "COPY" and "--from" not in text:
             *sources, target = text.split()
             assert target in (".", "./")
@@ -265,20 +264,41 @@ def test_its_steps_install_what_runs(context, tmp_path, name, command):
                 ["sh", "-ec", here(step)], cwd=build, env=environment, capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, done.stderr
-    for words in (["--help"], [command, "--help"], ["score", "--help"]):
+    for words in (["--help"], ["serve", "--help"], ["score", "--help"]):
         done = subprocess.run(
             [str(venv / "bin" / "lymphcad"), *words], cwd=tmp_path, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         assert "Usage" in done.stdout
     # All of it, not only the help: it gets as far as what it needs and has not.
-    bundle = str(context / "bundles" / "demo")
-    words = {
-        "serve": [command, "--bundle", bundle, "--target", "cpu"],
-        "dashboard": [command, "--server", "grpc://127.0.0.1:9", "--host", "192.0.2.1"],
-    }[command]
+    ports = ["--grpc-port", str(free_port()), "--metrics-port", str(free_port())]
+    words = ["serve", "--bundle", str(context / "bundles" / "demo"), "--target", "cpu", *ports]
     done = subprocess.run(
-        [str(venv / "bin" / "lymphcad"), *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [str(venv / "bin" / "lymphcad"), *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
-    assert {"serve": "tritonserver", "dashboard": "nobody would have to sign in"}[command] in done.stderr
+    assert "there is no tritonserver on PATH" in done.stderr
+
+
+@pytest.mark.network
+def test_what_the_page_needs_goes_together(context, tmp_path):
+    """The step of the other image that takes minutes, up to what it would install."""
+    (step,) = [text for word, text in instructions(NAMES["dashboard"]) if word == "RUN" and "--requirement" in text]
+    step = step.replace("--python /opt/lymphcad/bin/python install", "install --dry-run --ignore-installed --quiet")
+    for name in ("pyproject.toml", "constraints.txt", "deploy/images/requirements.py"):
+        shutil.copy(context / name, tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    words = ["sh", "-ec", f"{step} --report report.json"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    names = {one["metadata"]["name"].lower() for one in report["install"]}
+    assert {"streamlit", "tritonclient", "highdicom", "numpy"} <= names
+    assert not {"torch", "nvidia-pytriton"} & names
