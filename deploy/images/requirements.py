@@ -12,13 +12,9 @@ import tomllib
 
 def requirements(project: dict, extras: list[str]) -> list[str]:
     """Return the requirements of ``[project]`` with some extras, each extra's own extras taken apart."""
-    found, waiting, seen = list(project["dependencies"]), list(extras), set()
+    found, waiting = list(project["dependencies"]), list(extras)
     while waiting:
-        extra = waiting.pop()
-        if extra in seen:
-            continue
-        seen.add(extra)
-        for line in project["optional-dependencies"][extra]:
+        for line in project["optional-dependencies"][waiting.pop()]:
             own = re.fullmatch(rf"{project['name']}\[([\w,-]+)\]", line)
             if own:
                 waiting += own[1].split(",")

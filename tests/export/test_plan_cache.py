@@ -135,5 +135,7 @@ def test_what_is_no_plan_is_left_alone(bundle, tmp_path, machine, capsys):
     assert [file.name for file in out.iterdir()] == ["mine"]
     assert plan(bundle, tmp_path / "new", "--cache", str(out / "mine")) == 2
     assert "cannot be written (" in capsys.readouterr().err
+    assert plan(bundle, out / "mine" / "new", "--cache", str(tmp_path / "plans")) == 2
+    assert f"'{out / 'mine' / 'new'}' cannot be written (" in capsys.readouterr().err
     assert plan(bundle, tmp_path / "new", "--cache", str(tmp_path / "plans"), "--rtx", "sm86") == 2
     assert "--rtx builds for others: leave one out" in capsys.readouterr().err
