@@ -62,7 +62,7 @@ def as_text(
         f"Replicas: {found.replicas} ({found.by_load} by load, {found.needed} simulated).",
         f"Busiest hour, {found.needed} replicas, {len(outcome.answers):,} simulated nodes: {latencies}; instances busy"
         f" {100 * outcome.busy:.2g} % of the time, at most {outcome.most_in_system} nodes at once.",
-        f"At full load all day they answer {86400 * found.needed * service.rate:,.0f} nodes.",
+        f"At full load all day those without the spare ones answer {86400 * found.needed * service.rate:,.0f} nodes.",
         f"Network: {flow.in_bytes:,} bytes in and {flow.out_bytes:,} out a node; {flow.in_mbit_s:.3g} and"
         f" {flow.out_mbit_s:.3g} Mbit/s in the busiest hour, {flow.gb_a_day:.3g} GB a day.",
         f"Memory: {memory}.",
