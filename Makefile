@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Tests side by side; many of them wait for servers.
+# Tests side by side; many of them wait for servers. Torch's threads must not spin then, where they wait for each other.
 JOBS ?= 2
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
@@ -52,7 +52,7 @@ lint:
 	$(BIN)/lint-imports
 
 pytest:
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 clean:
 	rm -rf $(VENV) demo-out
