@@ -1,8 +1,8 @@
 """What a second server gives: ``python -m benchmarks.cluster [--json]``.
 
 Two tritonservers, each held to a core of its own, behind a real HAProxy that is configured as `lymphcad promote` does
-it. Contenders in turn: the first server, the second one, both. A heavy network, so that client and balancer, which share
-the cores with the servers, do not matter much.
+it. Contenders in turn: the first server, the second one, both. A heavy network, so that client and balancer, which
+share the cores with the servers, do not matter much.
 """
 
 from __future__ import annotations
@@ -197,7 +197,8 @@ def render_results(results: dict[str, Any]) -> str:
     found, about, settings = results["found"], results["machine"], results["settings"]
     lines = [
         f"Medians of {settings['rounds']} rounds of {settings['seconds']:g} s, {settings['what']}; each server held to"
-        f" one core of {about['cores']} of {about['cpu']} ({', '.join(about['flags'])}), client and HAProxy on the same.",
+        f" one core of {about['cores']} of {about['cpu']} ({', '.join(about['flags'])}), client and HAProxy on the"
+        " same.",
         "",
         "| servers | nodes/s | lowest, highest |",
         "| --- | --- | --- |",
@@ -210,8 +211,8 @@ def render_results(results: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"Both give {found['ratio']:.2f} times one (aim: {_AIM}). Of the {found['node_ms']} ms that a node takes a core,"
-            f" the client takes {cost['client']} and HAProxy {cost['balancer']}.",
+            f"Both give {found['ratio']:.2f} times one (aim: {_AIM}). Of the {found['node_ms']} ms that a node takes a"
+            f" core, the client takes {cost['client']} and HAProxy {cost['balancer']}.",
         ]
     )
 
