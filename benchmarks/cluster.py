@@ -196,9 +196,8 @@ def render_results(results: dict[str, Any]) -> str:
     """Return results as Markdown."""
     found, about, settings = results["found"], results["machine"], results["settings"]
     lines = [
-        f"Medians of {settings['rounds']} rounds of {settings['seconds']:g} s, {settings['what']}; each server held to"
-        f" one core of {about['cores']} of {about['cpu']} ({', '.join(about['flags'])}), client and HAProxy on the"
-        " same.",
+        f"Medians of {settings['rounds']} rounds of {settings['seconds']:g} s, {settings['what']}; each server held"
+        f" to one core of {about['cores']} of {about['cpu']} ({', '.join(about['flags'])}), as client and HAProxy.",
         "",
         "| servers | nodes/s | lowest, highest |",
         "| --- | --- | --- |",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from lymphcad.bundle import bundle_label
-from lymphcad.errors import CommandError, Refusal
+from lymphcad.errors import CommandError, Reason, Refusal
 from lymphcad.reference import QUANTITIES, mean_hu
 
 if TYPE_CHECKING:
@@ -63,12 +63,20 @@ class Metrics:
             ["bundle", "quantity", "bin"],
             registry=registry,
         )
+        self._cohort = Gauge(
+            "lymphcad_reference_nodes",
+            "Nodes of the training cohort that its distribution is of.",
+            ["bundle", "quantity"],
+            registry=registry,
+        )
         self._info = Gauge("lymphcad_bundle_info", "1.", ["bundle", "architecture"], registry=registry)
-        for call in ("benign", "metastatic"):  # a share is known from the first node on
+        # All of them from the start: of a counter that appears with its first event, Prometheus never sees that one.
+        for call in ("benign", "metastatic"):
             self._calls.labels(call)
-        for status in ("refused", "failed"):
-            self._nodes.labels(status, "")
         self._nodes.labels("scored", "")
+        for status in ("refused", "failed"):
+            for reason in ("", *(reason.value for reason in Reason)):
+                self._nodes.labels(status, reason)
 
     def saw(self, seen: Seen) -> None:
         """Count a request; see `lymphcad_client.observing.Observer`."""
@@ -112,7 +120,9 @@ class Metrics:
         if manifest.reference is None:
             return
         for quantity in QUANTITIES:
-            for number, share in enumerate(getattr(manifest.reference, quantity).shares):
+            distribution = getattr(manifest.reference, quantity)
+            self._cohort.labels(bundle, quantity).set(distribution.n)
+            for number, share in enumerate(distribution.shares):
                 self._reference.labels(bundle, quantity, str(number)).set(share)
                 self._observed.labels(bundle, quantity, str(number))  # a bin that stays empty counts
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lymphcad.bundle import Bundle
 from lymphcad.cli import main
-from lymphcad.errors import CommandError, Refusal
+from lymphcad.errors import CommandError, Reason, Refusal
 from lymphcad.reference import Distribution, Reference
 
 
@@ -87,7 +87,18 @@ def test_what_was_scored_is_counted(referred, slice_of):
         if key[0] == "lymphcad_reference_share" and ("quantity", "spacing_mm") in key and label in key
     }
     assert shares == {"0": 0, "1": 0.5, "2": 0.5, "3": 0}
+    assert found["lymphcad_reference_nodes", label, ("quantity", "spacing_mm")] == 100
     assert found["lymphcad_bundle_info", ("architecture", "brightness"), label] == 1
+
+
+def test_every_count_is_there_before_it_is_needed():
+    """Or Prometheus would not see the first refusals of a kind."""
+    value = Metrics().registry.get_sample_value
+    for reason in Reason:
+        for status in ("refused", "failed"):
+            assert value("lymphcad_nodes_total", {"status": status, "reason": reason.value}) == 0
+    assert value("lymphcad_nodes_total", {"status": "scored", "reason": ""}) == 0
+    assert value("lymphcad_calls_total", {"call": "metastatic"}) == 0
 
 
 def test_a_table_is_counted_with_its_refusals_and_nothing_of_a_patient_leaves(probe_bundle, tmp_path):
