@@ -24,7 +24,7 @@ class Balancer:
     """HAProxy on a configuration file, from now until the end of the `with` block."""
 
     def __init__(self, config, metrics, **environment):
-        self._config, self._metrics, self._environment = config, metrics, os.environ | environment
+        self.config, self.metrics, self._environment = config, metrics, os.environ | environment
         self.log, self.socket = config.with_suffix(".log"), config.with_suffix(".sock")
         self.start()
 
@@ -35,7 +35,7 @@ class Balancer:
         self.kill()
 
     def start(self):
-        command = ["haproxy", "-W", "-S", str(self.socket), "-f", str(self._config)]
+        command = ["haproxy", "-W", "-S", str(self.socket), "-f", str(self.config)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=self._environment, start_new_session=True
@@ -55,17 +55,24 @@ class Balancer:
     def ask(self, path):
         """Return the status of a page of its metrics."""
         try:
-            with urllib.request.urlopen(f"http://{self._metrics}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{self.metrics}{path}", timeout=5) as answer:
                 return answer.status
         except urllib.error.HTTPError as error:
             return error.code
 
     def servers(self):
         """Return whether each server is used, by its backend and name."""
-        with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-        states = [line for line in lines if line.startswith("haproxy_server_status{") and 'state="UP"' in line]
+        states = [line for line in self._lines("haproxy_server_status") if 'state="UP"' in line]
         return {line.split('server="')[1].split('"')[0]: float(line.rsplit(" ", 1)[1]) == 1 for line in states}
+
+    def found(self, server):
+        """Return what the last check of a server found, in HAProxy's words: L7OK, L6RSP (TLS failed) ..."""
+        checks = [line for line in self._lines("haproxy_server_check_status") if f'server="{server}"' in line]
+        return next((line.split('state="')[1].split('"')[0] for line in checks if line.endswith(" 1")), None)
+
+    def _lines(self, metric):
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=5) as answer:
+            return [line for line in answer.read().decode().splitlines() if line.startswith(f"{metric}{{")]
 
     def wait_for(self, **used):
         """Wait until servers are used, or not."""

@@ -126,6 +126,20 @@ def test_the_clusters_configuration_with_mutual_tls(deployed, probe_bundle):
     assert caught.value.reason is Reason.SERVER_AWAY
 
 
+def test_a_server_with_the_certificate_of_another_name_is_not_used(deployed, tmp_path):
+    _, _, balancer, address, _ = deployed
+    assert wait_until(lambda: balancer.found("stable1-1") == "L7OK")
+    metrics, config = f"127.0.0.1:{free_port()}", tmp_path / "haproxy.cfg"
+    text = balancer.config.read_text().replace(address, f"127.0.0.1:{free_port()}").replace(balancer.metrics, metrics)
+    for option in ("verifyhost triton-stable", "str(triton-stable)", "check-sni triton-stable"):
+        assert option in text
+        text = text.replace(option, option.replace("stable", "candidate"))
+    config.write_text(text)
+    with Balancer(config, metrics, SERVICE_DOMAIN=DOMAIN) as other:
+        assert wait_until(lambda: other.found("stable1-1") == "L6RSP")
+        assert other.ask("/ready") == 503
+
+
 def test_servers_come_and_go_by_dns(deployed):
     _, tls, balancer, address, names = deployed
     names.addresses = ["127.0.0.2", "127.0.0.1"]  # nothing listens on the second one
