@@ -195,6 +195,8 @@ def test_each_panel_shows_something(watched, panel):
 def test_grafana_finds_what_it_is_given():
     provided = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())
     assert [source["uid"] for source in provided["datasources"]] == ["prometheus"]
+    text = json.dumps(dashboard())
+    assert set(re.findall(r'"uid": "(.+?)"', text)) == {"prometheus", dashboard()["uid"]}
     places = [(one["gridPos"]["x"], one["gridPos"]["y"]) for one in dashboard()["panels"]]
     assert len(set(places)) == len(places)
     ids = [one["id"] for one in dashboard()["panels"]]
