@@ -134,7 +134,7 @@ class Choice:
     def open_edge(self) -> EdgeScorer:
         """Open the bundle `edge` in this process. Raises as `open_scorer` does."""
         if self.servers or self.bundle is not None or self.tls is not None:
-            raise CommandError("--edge scores in this process: leave --server, --bundle and --tls-* out")
+            raise CommandError("--edge scores in this process: leave --server, --tls-* and --bundle out")
         if self.edge is None:
             raise CommandError("no bundle was given: name one with --edge")
         from lymphcad_client.edge.scorer import EdgeScorer

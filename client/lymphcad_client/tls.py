@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import grpc
-
 from lymphcad.errors import CommandError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import grpc
 
 _SCHEMES = {"grpc": False, "grpcs": True}
 
@@ -91,6 +91,8 @@ def open_channel(address: Address, tls: Tls | None) -> grpc.Channel:
     CommandError
         If TLS is asked for and the address has none, a file cannot be read, or a certificate comes without its key.
     """
+    import grpc  # here, for what scores without a server reads this module too
+
     # Channels of a process share connections and how long a refused one is not tried again; a new one tries now.
     options: list[tuple[str, object]] = [("grpc.use_local_subchannel_pool", 1)]
     if not address.secure:
