@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import time
 from contextlib import ExitStack
 from contextvars import ContextVar
@@ -160,8 +161,15 @@ def tell(observers: Sequence[Observer], seen: Seen) -> None:
 
 
 def asked_by() -> str:
-    """Return who asks now."""
-    return ASKING.get() or getpass.getuser()
+    """Return who asks now: as whom somebody signed in, else the account that runs this."""
+    return ASKING.get() or _account()
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a container's user has a number and no name
+        return f"user {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
 @dataclass(frozen=True)

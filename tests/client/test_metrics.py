@@ -195,3 +195,21 @@ def test_a_refusal_that_cannot_be_noted_fails_its_node_and_no_other(probe_bundle
     with Observed(EdgeScorer(probe_bundle), [Full()]) as scorer:
         results = list(score_many(rows, scorer, base=tmp_path))
     assert [(result.status, result.reason[:12]) for result in results] == [("failed", "audit_failed"), ("scored", "")]
+
+
+def test_an_account_without_a_name_asks_by_its_number(monkeypatch):
+    import getpass
+    import os
+
+    from lymphcad_client.observing import ASKING, asked_by
+
+    assert asked_by() == getpass.getuser()
+
+    def unnamed():
+        raise KeyError("getpwuid(): uid not found: 10001")
+
+    monkeypatch.setattr(getpass, "getuser", unnamed)
+    assert asked_by() == f"user {os.getuid()}"
+    token = ASKING.set("reader")
+    assert asked_by() == "reader"
+    ASKING.reset(token)
