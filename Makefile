@@ -52,7 +52,7 @@ lint:
 	$(BIN)/lint-imports
 
 pytest:
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --durations=25
 
 clean:
 	rm -rf $(VENV) demo-out
