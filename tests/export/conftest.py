@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from lymphcad.cli import main
 
@@ -29,10 +30,14 @@ def exported(trained_run, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def network_bundles(made_cohort, tmp_path_factory) -> dict[str, Path]:
-    """Return a bundle of every network, float16 and int8, each trained a little; two at a time, a thread each."""
+    """Return a bundle of every network, float16 and int8, each trained a little; two at a time, a thread each.
+
+    It takes minutes, so processes that run tests side by side make them once: the second waits for the first.
+    """
     from lymphcad_train.networks import ARCHITECTURES
 
-    folder = tmp_path_factory.mktemp("networks")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "networks"
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
     def lymphcad(*arguments: object) -> None:
@@ -40,7 +45,7 @@ def network_bundles(made_cohort, tmp_path_factory) -> dict[str, Path]:
         done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
-    def make(architecture: str) -> Path:
+    def make(architecture: str) -> None:
         run, bundle = folder / f"{architecture}-run", folder / architecture
         # 80 pixels: the Inceptions take no smaller crop. VGG, without batch normalisation, takes smaller steps. On the
         # few crops that there are no pair may change places, so each network is to tell them apart well.
@@ -49,7 +54,10 @@ def network_bundles(made_cohort, tmp_path_factory) -> dict[str, Path]:
         options += ["--lr", 0.0005 if architecture.startswith("vgg") else 0.002]
         lymphcad("train", made_cohort, "--out", run, "--arch", architecture, *options)
         lymphcad("export", run, "--out", bundle)
-        return bundle
 
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(ARCHITECTURES, pool.map(make, ARCHITECTURES), strict=True))
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(make, ARCHITECTURES))
+    return {architecture: folder / architecture for architecture in ARCHITECTURES}
