@@ -2,5 +2,5 @@
 
 import os
 
-# Read when gRPC is imported: what it notes of each failed handshake on standard error, the sentence of ours says.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Read when gRPC is imported: what it writes of a failed handshake on standard error, a sentence of ours says.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
