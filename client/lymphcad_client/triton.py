@@ -48,8 +48,8 @@ _REASONS = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.SERVER_BUSY,
     grpc.StatusCode.NOT_FOUND: Reason.MODEL_MISSING,
 }
-_LOST_MEMORY = "shared memory region"
-"""In what a server says that was started anew and does not know the regions of before."""
+_GONE = ("shared memory region", "stub process")
+"""In what a server says that was started anew and lacks the regions of before, or whose model's process ended."""
 _UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "not match")
 _RELEASE_TRIES, _RELEASE_PAUSE_S = 5, 0.01
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype(np.float32), "UINT8": np.dtype(np.uint8)}
@@ -325,7 +325,7 @@ class TritonScorer:
         except grpc.RpcError as error:
             call: Any = error  # what a call raises is a call, too
             reason, said = _REASONS.get(call.code(), Reason.SERVER_ERROR), call.details()
-            if _LOST_MEMORY in said.lower():
+            if any(words in said.lower() for words in _GONE):
                 reason = Reason.SERVER_AWAY
         away = "does not answer: start it (`lymphcad serve`), or check address and network"
         if self._secure:
